@@ -1,0 +1,20 @@
+"""Declarations: models, training protocols, and the problem that joins them with a task. No computation."""
+
+from foretrain.problems._models import ACTIVATIONS as ACTIVATIONS
+from foretrain.problems._models import AbstractModel as AbstractModel
+from foretrain.problems._models import Kernel as Kernel
+from foretrain.problems._models import RandomFeatures as RandomFeatures
+from foretrain.problems._problem import Problem as Problem
+from foretrain.problems._protocols import PROTOCOLS as PROTOCOLS
+from foretrain.problems._protocols import AbstractProtocol as AbstractProtocol
+from foretrain.problems._protocols import GradientDescent as GradientDescent
+from foretrain.problems._protocols import GradientFlow as GradientFlow
+from foretrain.problems._protocols import Momentum as Momentum
+from foretrain.problems._protocols import MomentumFlow as MomentumFlow
+from foretrain.problems._protocols import Ridge as Ridge
+from foretrain.problems._protocols import Schedule as Schedule
+from foretrain.problems._protocols import protocol_named as protocol_named
+from foretrain.problems._times import protocol_times as protocol_times
+from foretrain.problems._times import read_times as read_times
+
+MODELS: dict[str, type[AbstractModel]] = {model.kind: model for model in (RandomFeatures, Kernel)}

@@ -1,0 +1,102 @@
+"""`Problem`: task + model + protocol, possibly a grid of them."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from foretrain._declaration import Declaration, WrongKey, show
+from foretrain.problems._models import AbstractModel
+from foretrain.problems._protocols import AbstractProtocol
+from foretrain.tasks import AbstractDataTask, AbstractSpectralTask, AbstractTask
+
+_ONLY_ON_DATA = ("activation", "depth", "kernel")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem(Declaration):
+    """What is learned, what learns it, how it is trained. Fields that hold several values span a grid of problems.
+
+    Args:
+        task: For example `PowerLaw(...)` or `Digits(...)`.
+        model: For example `RandomFeatures(width=[64, 256])`.
+        training: For example `GradientFlow(samples=[128, 1024])`.
+
+    Raises:
+        InvalidInput: The parts do not fit together.
+
+    Example:
+        >>> from foretrain import GradientFlow, PowerLaw, Problem, RandomFeatures
+        >>> problem = Problem(PowerLaw(1.5, 0.6), RandomFeatures(width=[64, 256]), GradientFlow(samples=[100, 1000, 10000]))
+        >>> problem.shape
+        (2, 3)
+    """
+
+    kind = "problem"
+
+    task: AbstractTask
+    model: AbstractModel
+    training: AbstractProtocol
+
+    def _check(self) -> None:
+        for name, base in (("task", AbstractTask), ("model", AbstractModel), ("training", AbstractProtocol)):
+            if not isinstance(getattr(self, name), base):
+                raise self._wrong(name, f"expected a {name} declaration, got {show(getattr(self, name))}")
+        if isinstance(self.task, AbstractSpectralTask):
+            for key in _ONLY_ON_DATA:
+                if getattr(self.model, key, None) is not None:
+                    raise WrongKey(
+                        type(self.model).__name__,
+                        key,
+                        f"means nothing on a {self.task.kind!r} task, whose spectrum is declared; leave it out or use a data task",
+                    )
+        if isinstance(self.task, AbstractDataTask) and hasattr(self.training, "samples"):
+            samples = self.training.samples
+            for value in samples if isinstance(samples, tuple) else (samples,):
+                if value is not None and value != float("inf") and (value < 1 or value != int(value)):
+                    raise WrongKey(
+                        type(self.training).__name__,
+                        "samples",
+                        f"expected a whole number of rows of the data, got {value:g}",
+                    )
+
+    def parts(self) -> tuple[Declaration, Declaration, Declaration]:
+        """Task, model, training, in the order of the dimensions."""
+        return self.task, self.model, self.training
+
+    def axes(self) -> dict[str, tuple]:
+        """Name and values of every axis, in the order task, model, training: the dimensions of the result.
+
+        Raises:
+            InvalidInput: Two parts have an axis of the same name.
+        """
+        found: dict[str, tuple] = {}
+        for part in self.parts():
+            for name, values in part.axes().items():
+                if name in found:
+                    raise WrongKey(
+                        type(part).__name__,
+                        name,
+                        "is an axis of two parts of the problem; make one of them a single value",
+                    )
+                found[name] = values
+        return found
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of every axis."""
+        return tuple(len(values) for values in self.axes().values())
+
+    def points(self) -> Iterator[tuple[tuple[int, ...], "Problem"]]:
+        """Index and single problem for every point of the grid, last axis fastest."""
+        axes = self.axes()
+        for index in itertools.product(*(range(len(v)) for v in axes.values())):
+            yield index, self.select({name: values[i] for (name, values), i in zip(axes.items(), index, strict=True)})
+
+    def select(self, values: dict[str, Any]) -> "Problem":
+        """The problem with the named axes set to single values."""
+        parts = []
+        for part in self.parts():
+            own = {name: value for name, value in values.items() if name in part.axes()}
+            parts.append(part.replace(**own) if own else part)
+        return Problem(*parts)

@@ -1,0 +1,194 @@
+r"""How it is trained: declarations of training protocols and learning-rate schedules.
+
+The objective is $\frac1{2P}\sum_\mu|y_\mu-f(x_\mu)|^2$ for every protocol with a learning rate or a time;
+one unit of time of a flow is one step at learning rate 1. `ridge` belongs to $\frac1P|y-f|^2+\text{ridge}|W|^2$.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from foretrain._declaration import Declaration, choice, custom, integer, number, show
+from foretrain.errors import nearest
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Schedule(Declaration):
+    r"""Factors on the learning rate, one per step.
+
+    Step $s=0,1,\dots$ uses $\eta\cdot\text{factor}_s$. All shapes rise linearly from $1/(\text{warmup}+1)$ during `warmup` steps.
+    Afterwards: `constant` stays 1; `linear` and `cosine` fall to `final` at step `steps`; `wsd` (warm-up, stable, decay)
+    stays 1 and falls linearly to `final` over the last `decay` steps. After `steps` the factor stays at `final`.
+
+    Args:
+        shape: `"constant"`, `"linear"`, `"cosine"` or `"wsd"`.
+        steps: Length of the schedule; not needed for `constant`.
+        warmup: Steps of warm-up.
+        decay: Steps of the last phase of `wsd`; a fifth of `steps` by default.
+        final: Last factor.
+    """
+
+    kind = "schedule"
+
+    shape: str = choice(("constant", "linear", "cosine", "wsd"), axis=False)
+    steps: int | None = integer(low=1, axis=False, default=None)
+    warmup: int = integer(low=0, axis=False, default=0)
+    decay: int | None = integer(low=1, axis=False, default=None)
+    final: float = number(low=0.0, high=1.0, axis=False, default=0.0)
+
+    def _check(self) -> None:
+        if self.shape != "constant" and self.steps is None:
+            raise self._wrong("steps", f"missing; a {self.shape!r} schedule needs its length")
+        if self.steps is not None and self.warmup + (self.decay or 0) > self.steps:
+            raise self._wrong(
+                "warmup", f"expected warmup + decay <= steps = {self.steps}, got {self.warmup + (self.decay or 0)}"
+            )
+
+    def factors(self, steps: int) -> Float[np.ndarray, " steps"]:
+        """The factors of the first `steps` steps."""
+        s = np.arange(steps, dtype=np.float64)
+        warm = np.minimum((s + 1) / (self.warmup + 1), 1.0)
+        if self.steps is None or self.shape == "constant":
+            return warm
+        length = self.steps
+        if self.shape == "wsd":
+            decay = self.decay if self.decay is not None else max(1, length // 5)
+            progress = (s - (length - decay)) / decay
+        else:
+            progress = (s - self.warmup) / max(1, length - self.warmup)
+        progress = np.clip(progress, 0.0, 1.0)
+        if self.shape == "cosine":
+            progress = (1 - np.cos(np.pi * progress)) / 2
+        return warm * (1 - (1 - self.final) * progress)
+
+
+def _parse_schedule(value: Any) -> Schedule | None:
+    if value is None or isinstance(value, Schedule):
+        return value
+    if isinstance(value, str):
+        value = {"shape": value}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected a schedule such as {{shape = 'cosine', steps = 1000}}, got {show(value)}")
+    table = {k: v for k, v in value.items() if k != "kind"}
+    return Schedule.from_table(table, "schedule")
+
+
+def _samples() -> Any:
+    return number(low=0.0, low_open=True, infinite=True, default=None)
+
+
+class AbstractProtocol(Declaration):
+    """How the model is trained.
+
+    `discrete` says that times are integer steps, `timed` that the result is a curve over time at all.
+    """
+
+    discrete: ClassVar[bool]
+    timed: ClassVar[bool] = True
+
+    samples: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GradientFlow(AbstractProtocol):
+    """Gradient flow, the limit of small steps; time is learning rate times steps.
+
+    Args:
+        samples: $P$, number of training samples; `inf` is training on the population. The default is `inf` for spectral
+            tasks and all rows for data (axis).
+    """
+
+    kind = "gradient-flow"
+    discrete = False
+
+    samples: float | tuple[float, ...] | None = _samples()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MomentumFlow(AbstractProtocol):
+    r"""Gradient flow with inertia, $\beta\ddot W+\dot W=-\nabla$, $\dot W(0)=0$.
+
+    Args:
+        momentum: $\beta>0$, a time (axis).
+        samples: As for `GradientFlow`.
+    """
+
+    kind = "momentum-flow"
+    discrete = False
+
+    momentum: float | tuple[float, ...] = number(low=0.0, low_open=True)
+    samples: float | tuple[float, ...] | None = _samples()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GradientDescent(AbstractProtocol):
+    """Full-batch gradient descent; time counts steps.
+
+    Args:
+        learning_rate: Step size (axis).
+        samples: As for `GradientFlow`.
+        schedule: Factors on the learning rate, for example `Schedule("cosine", steps=1000)`.
+    """
+
+    kind = "gradient-descent"
+    discrete = True
+
+    learning_rate: float | tuple[float, ...] = number(low=0.0, low_open=True)
+    samples: float | tuple[float, ...] | None = _samples()
+    schedule: Schedule | None = custom(_parse_schedule, default=None)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Momentum(AbstractProtocol):
+    r"""Heavy ball, $W_{t+1}=W_t-\eta\nabla+\beta(W_t-W_{t-1})$, $W_{-1}=W_0$; time counts steps.
+
+    Args:
+        learning_rate: $\eta$ (axis).
+        momentum: $0\le\beta<1$ (axis).
+        samples: As for `GradientFlow`.
+    """
+
+    kind = "momentum"
+    discrete = True
+
+    learning_rate: float | tuple[float, ...] = number(low=0.0, low_open=True)
+    momentum: float | tuple[float, ...] = number(low=0.0, high=1.0, high_open=True)
+    samples: float | tuple[float, ...] | None = _samples()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ridge(AbstractProtocol):
+    r"""The trained end point of the objective $\frac1P|y-f|^2+\text{ridge}\,|W|^2$; there is no time.
+
+    Args:
+        ridge: Penalty; 0 is the minimum-norm solution (axis).
+        samples: As for `GradientFlow`.
+    """
+
+    kind = "ridge"
+    discrete = False
+    timed = False
+
+    ridge: float | tuple[float, ...] = number(low=0.0)
+    samples: float | tuple[float, ...] | None = _samples()
+
+
+PROTOCOLS: dict[str, type[AbstractProtocol]] = {
+    p.kind: p for p in (GradientFlow, MomentumFlow, GradientDescent, Momentum, Ridge)
+}
+
+
+def protocol_named(name: Any) -> type[AbstractProtocol]:
+    """The protocol class of that name.
+
+    Raises:
+        ValueError: No such protocol; the message lists the names.
+    """
+    if not isinstance(name, str) or name not in PROTOCOLS:
+        raise ValueError(
+            f"expected one of {', '.join(map(repr, PROTOCOLS))}, got {show(name)}{nearest(name, PROTOCOLS)}"
+        )
+    return PROTOCOLS[name]
