@@ -39,8 +39,6 @@ _WHERE = {
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME)]
-
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
