@@ -1,0 +1,9 @@
+"""Infinite-width kernels, their Gram matrices, and the spectrum of a data set as a kernel sees it."""
+
+from foretrain.kernels._gram import Kernel as Kernel
+from foretrain.kernels._gram import gram as gram
+from foretrain.kernels._gram import gram_bytes as gram_bytes
+from foretrain.kernels._infinite_width import NNGP as NNGP
+from foretrain.kernels._infinite_width import NTK as NTK
+from foretrain.kernels._infinite_width import InfiniteWidthKernel as InfiniteWidthKernel
+from foretrain.kernels._infinite_width import normalizing_variance as normalizing_variance
