@@ -36,7 +36,10 @@ def show(value: Any) -> str:
     """A short printable form of a value that a user passed, for error messages."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}, dtype {value.dtype}"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print integers of more than 4300 digits
+        return f"a {type(value).__name__} that is too long to print"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

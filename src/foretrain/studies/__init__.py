@@ -1,0 +1,14 @@
+"""Studies: a problem with its sweep from a TOML file; run, compared, stored and resumed."""
+
+from foretrain.studies._compare import Summary as Summary
+from foretrain.studies._compare import compare as compare
+from foretrain.studies._compare import pair as pair
+from foretrain.studies._compare import summarize as summarize
+from foretrain.studies._run import solve_study as solve_study
+from foretrain.studies._run import train_study as train_study
+from foretrain.studies._store import Store as Store
+from foretrain.studies._study import SCHEMA as SCHEMA
+from foretrain.studies._study import Study as Study
+from foretrain.studies._study import TimeRange as TimeRange
+from foretrain.studies._study import parse_study as parse_study
+from foretrain.studies._study import read_study as read_study
