@@ -1,0 +1,12 @@
+"""Train finite models: exact evolution of linear and random-feature students, many seeds at once."""
+
+from foretrain.training._evolution import Decomposition as Decomposition
+from foretrain.training._evolution import Evolution as Evolution
+from foretrain.training._evolution import Moments as Moments
+from foretrain.training._evolution import evolve as evolve
+from foretrain.training._filters import diverged as diverged
+from foretrain.training._filters import max_stable_learning_rate as max_stable_learning_rate
+from foretrain.training._filters import spectral_filters as spectral_filters
+from foretrain.training._linear_student import Draw as Draw
+from foretrain.training._linear_student import linear_draws as linear_draws
+from foretrain.training._linear_student import refine as refine
