@@ -85,7 +85,9 @@ def trainable_part(problem: Problem) -> Problem:
         )
     why = "; ".join(combine_messages([r for r in reasons.values() if r is not None]))
     if any(not values for values in kept.values()) or all(r is not None for r in reasons.values()):
-        raise UnsupportedProblem(f"compare: no size of this problem can be trained ({why}). `solve` gives the theory alone.")
+        raise UnsupportedProblem(
+            f"compare: no size of this problem can be trained ({why}). `solve` gives the theory alone."
+        )
     for index, reason in reasons.items():
         point = [values[i] for values, i in zip(axes.values(), index, strict=True)]
         if reason is not None and all(v in kept[name] for name, v in zip(axes, point, strict=True)):
@@ -117,7 +119,9 @@ def pair(theory: LearningCurves, training: LearningCurves) -> Comparison:
             continue
         dims, measured = training.variables[name]
         predicted = _at(theory, name, training)
-        stderr = training.values(f"{name}_stderr") if f"{name}_stderr" in training else np.full(measured.shape, math.nan)
+        stderr = (
+            training.values(f"{name}_stderr") if f"{name}_stderr" in training else np.full(measured.shape, math.nan)
+        )
         with np.errstate(all="ignore"):
             variables[name] = (dims, predicted / measured - 1)
             variables[f"{name}_stderr"] = (dims, np.abs(predicted / measured**2) * stderr)

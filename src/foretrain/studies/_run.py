@@ -59,7 +59,9 @@ def train_study(study: Study, *, store: Store | None = None, progress: Progress 
     total = int(np.prod(shape))
     for index in itertools.product(*map(range, shape)):
         chosen = {name: values[i] for (name, values), i in zip(looped.items(), index, strict=True)}
-        label = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in chosen.items())
+        label = ", ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in chosen.items()
+        )
         if progress is not None:
             progress(len(pieces), total, f"train {label}".strip())
         pieces[index] = _train_piece(study, problem.select(chosen), store)
@@ -88,7 +90,9 @@ def _through(store: Store | None, parts: Sequence[Any], compute: Callable[[], Le
     return found
 
 
-def assemble(problem: Problem, looped: Sequence[str], pieces: Mapping[tuple[int, ...], LearningCurves]) -> LearningCurves:
+def assemble(
+    problem: Problem, looped: Sequence[str], pieces: Mapping[tuple[int, ...], LearningCurves]
+) -> LearningCurves:
     """The curves of a grid from the curves of its pieces.
 
     Args:

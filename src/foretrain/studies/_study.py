@@ -316,7 +316,9 @@ def _check_keys(table: Mapping[str, Any], part: type[Declaration], extra: Sequen
     valid = [*extra, *_fields(part)]
     for key in table:
         if key not in valid:
-            raise WrongKey(owner, key, f"unknown key for {part.kind!r}{_hint(key, valid)}; valid keys: {', '.join(valid)}")
+            raise WrongKey(
+                owner, key, f"unknown key for {part.kind!r}{_hint(key, valid)}; valid keys: {', '.join(valid)}"
+            )
 
 
 def _part(table: dict[str, Any], kinds: Mapping[str, type[Any]], owner: str, place: Path) -> Any:
