@@ -88,3 +88,27 @@ def broken() -> Comparison:
     training = with_values(whole.training, test_loss=((0, 0, slice(15, None)), INF), status=((0, 0), "diverged"))
     training = with_values(training, test_loss_stderr=((1, 1), np.nan), train_loss_stderr=((1, 1), np.nan))
     return errors(theory, training)
+
+
+def spectrum(seed: int = 0) -> dict:
+    """A measured spectrum: 600 modes of which 150 are the head, the rest extended in log bins."""
+    rng = np.random.default_rng(seed)
+    k = np.unique(np.concatenate([np.arange(1, 600), np.geomspace(600, 1e5, 120).round()]))
+    eigenvalues = 3 * k**-1.21
+    measured = 0.25 * k**-1.29
+    head = np.arange(1, 600)
+    fresh = 0.25 * head**-1.29 * (1 + 0.4 * rng.standard_normal(head.size)) + 3e-5 * rng.standard_normal(head.size)
+    power = measured.copy()
+    power[:150] = fresh[:150]
+    return {
+        "k": k,
+        "eigenvalues": eigenvalues,
+        "target_power": power / eigenvalues,
+        "naive": np.abs(fresh) + 1.2e-4,
+        "cross": fresh,
+        "head": 150,
+        "fit_range": (30, 200),
+        "capacity": (1.21, 1.17, 1.25),
+        "source": (0.24, 0.2, 0.29),
+        "noise": (0.163, 0.14, 0.18),
+    }

@@ -48,8 +48,8 @@ def plot_curves(curves: LearningCurves, path: str | os.PathLike | None = None) -
         >>> len(plot_curves(curves).axes)
         1
     """
-    target = _target(path, "plot_curves")
-    return _save(_draw(curves_grid(curves), "plot_curves", residual=False), target)
+    target = target_path(path, "plot_curves")
+    return save(_draw(curves_grid(curves), "plot_curves", residual=False), target)
 
 
 def plot_comparison(comparison: Comparison, path: str | os.PathLike | None = None) -> Any:
@@ -69,8 +69,8 @@ def plot_comparison(comparison: Comparison, path: str | os.PathLike | None = Non
         InvalidInput: Unknown suffix, no such folder, or nothing to draw.
         MissingExtra: matplotlib is not installed.
     """
-    target = _target(path, "plot_comparison")
-    return _save(_draw(comparison_grid(comparison), "plot_comparison", residual=True), target)
+    target = target_path(path, "plot_comparison")
+    return save(_draw(comparison_grid(comparison), "plot_comparison", residual=True), target)
 
 
 def new_figure(who: str, width: float, height: float) -> Any:
@@ -123,7 +123,12 @@ def colours(values: np.ndarray, mode: str = "light") -> list[str]:
     return [next(ramp) if f else INK[mode] for f in finite]
 
 
-def _target(path: str | os.PathLike | None, who: str) -> Path | None:
+def target_path(path: str | os.PathLike | None, who: str) -> Path | None:
+    """The file to write, once it is known that it can be.
+
+    Raises:
+        InvalidInput: Unknown suffix, or no such folder.
+    """
     if path is None:
         return None
     target = Path(path)
@@ -134,7 +139,8 @@ def _target(path: str | os.PathLike | None, who: str) -> Path | None:
     return target
 
 
-def _save(figure: Any, target: Path | None) -> Any:
+def save(figure: Any, target: Path | None) -> Any:
+    """The figure, written to `target` unless that is `None`."""
     if target is not None:
         figure.savefig(target, format=target.suffix.lower()[1:])
     return figure
