@@ -1,0 +1,135 @@
+r"""Two-point functions on pairs of contour points, from which losses are quadratic forms.
+
+For two points with roots $\kappa,\kappa'$ put $S=\sum_k\frac{\lambda_k}{(\lambda_k+\kappa)(\lambda_k+\kappa')}$,
+$A=\sum_k\frac{\lambda_kw_k^{\star2}}{(\lambda_k+\kappa)(\lambda_k+\kappa')}$, $E$ the same with $\lambda_k^2w_k^{\star2}$,
+$\gamma_P=\frac1P\sum_k\frac{\lambda_k^2}{(\lambda_k+\kappa)(\lambda_k+\kappa')}$ and $\gamma_N=\frac PN\gamma_P$. Solving the
+2x2 system of the two-point functions (docs/theory/random-features.md; arXiv:2402.01092) gives
+
+$$zz'C_0=\frac{(1-\gamma_N)(\kappa\kappa'A+\gamma_P\sigma^2)+\frac{\kappa\kappa'S}N\big(E+\frac{\sigma^2S}P\big)}
+  {(1-\gamma_P)(1-\gamma_N)-\frac{\kappa\kappa'S^2}{NP}},\qquad zz'C_1=R_1R_1'\big(zz'C_0+\sigma^2\big).$$
+
+No $z$ appears on the right, so the end of training is not a special case. The sums with one more power of $\lambda$ are
+$\sum\lambda^2uu'=\mathrm{df}_1-\kappa'S$: that costs digits only where $\kappa\gg\lambda_1$, and there they multiply small
+couplings. (The divided difference $S=-(\mathrm{df}_1-\mathrm{df}_1')/(\kappa-\kappa')$ would lose every digit at late times.)
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from foretrain.limits.linear._measure import SpectralMeasure
+
+SHARES = ("both", "data", "features", "none")
+r"""What two predictors share: with `both` the pair is one model; `data` are two models on one data set; `features` one
+random projection trained on two data sets; `none` two independent models."""
+
+
+def correlation(share, kappa, kappa_, df1, s, a, a1, inv_width, inv_samples, noise):
+    """$zz'C_0$ for one kind of pair; all arguments broadcast.
+
+    Args:
+        share: one of `SHARES`; couplings through what is not shared drop out.
+        kappa: first root.
+        kappa_: second root.
+        df1: degrees of freedom at the first root.
+        s: pair sum of the trace measure.
+        a: pair sum of the signal measure.
+        a1: single sum of the signal measure at the first root.
+        inv_width: 1/N.
+        inv_samples: 1/P.
+        noise: variance of the label noise.
+    """
+    product = kappa * kappa_
+    bias = product * a
+    if share == "none":
+        return bias
+    s2 = df1 - kappa_ * s
+    if share == "data":
+        gamma = inv_samples * s2
+        return (bias + gamma * noise) / (1.0 - gamma)
+    coupling = inv_width * product * s
+    rest = 1.0 - inv_width * s2
+    e = a1 - kappa_ * a
+    if share == "features":
+        return bias + coupling * e / rest
+    gamma = inv_samples * s2
+    numerator = rest * (bias + gamma * noise) + coupling * (e + inv_samples * noise * s)
+    return numerator / ((1.0 - gamma) * rest - inv_samples * coupling * s)
+
+
+class Points(NamedTuple):
+    """Contour points with everything that depends on one of them only."""
+
+    kappa: jax.Array
+    real: jax.Array  # real part of 1 / (lambda + kappa), shape (point, node)
+    imag: jax.Array
+    df1: jax.Array
+    a1: jax.Array
+    r1: jax.Array
+
+
+def points(measure: SpectralMeasure, kappa, z, inv_width, inv_samples) -> Points:
+    """The single-point quantities at roots `kappa` of `z`, upper half plane."""
+    shifted = measure.eigenvalues + kappa.real[:, None]
+    imag = kappa.imag[:, None]
+    inverse = 1.0 / (shifted * shifted + imag * imag)
+    re, im = shifted * inverse, -imag * inverse
+    both = jnp.stack([measure.trace, measure.signal], 1)
+    x, y = re @ both, im @ both
+    df1, a1 = jax.lax.complex(x[:, 0], y[:, 0]), jax.lax.complex(x[:, 1], y[:, 1])
+    r1, r3 = 1.0 - inv_samples * df1, 1.0 - inv_width * df1
+    # The smaller factor comes from the product, which keeps its digits when it vanishes at late times.
+    r1 = jnp.where(inv_samples > inv_width, z / (kappa * r3), r1)
+    return Points(kappa, re, im, df1, a1, r1)
+
+
+def pair_sums(weights, left: Points, right: Points):
+    """Sums over nodes of `weights` / ((lambda + kappa)(lambda + kappa')), for kappa' and for its conjugate."""
+    n, m = left.kappa.shape[0], right.kappa.shape[0]
+    rows = jnp.concatenate([left.real, left.imag], 0) * weights
+    g = rows @ jnp.concatenate([right.real, right.imag], 0).T
+    rr, ri, ir, ii = g[:n, :m], g[:n, m:], g[n:, :m], g[n:, m:]
+    return jax.lax.complex(rr - ii, ri + ir), jax.lax.complex(rr + ii, ir - ri)
+
+
+def reciprocal(x):
+    """1 / x for complex x, without the scaling that guards against overflow: it is 5 times faster."""
+    return jnp.conj(x) / (x.real * x.real + x.imag * x.imag)
+
+
+def quadratic_losses(measure, left: Points, right: Points, a, a_, inv_width, inv_samples, noise, shares=("both",)):
+    r"""Losses $\sum_{ij}a_ia_j\,zz'C_0(z_i,z_j)$ and the same with $C_1$ over the points and their conjugates.
+
+    Args:
+        measure: the spectrum.
+        left: points of the rows (the whole upper half of the contour, or a block of it).
+        right: all points of the upper half.
+        a: weights $w_i/z_i$ of the rows, shape (curve, row).
+        a_: the same for all points, shape (curve, point).
+        inv_width: 1/N.
+        inv_samples: 1/P.
+        noise: variance of the label noise.
+        shares: which correlations; `train` comes with those that share the data.
+
+    Returns:
+        Real array (2, share, curve): test losses, then train losses.
+    """
+    sums = [pair_sums(w, left, right) for w in (measure.trace, measure.signal)]
+    kappa, df1, a1 = left.kappa[:, None], left.df1[:, None], left.a1[:, None]
+    test, train = [], []
+    for share in shares:
+        forms = jnp.zeros((2, a.shape[0]), a.real.dtype)
+        for conjugate in (0, 1):
+            s, signal = sums[0][conjugate], sums[1][conjugate]
+            flip = jnp.conj if conjugate else (lambda x: x)
+            d = correlation(share, kappa, flip(right.kappa), df1, s, signal, a1, inv_width, inv_samples, noise)
+            w, w_ = a, flip(a_)
+            forms = forms.at[0].add(jnp.real(jnp.sum(w * (w_ @ d.T), -1)))
+            if share in ("both", "data"):
+                w, w_ = a * left.r1, flip(a_ * right.r1)
+                seen = jnp.sum(w, -1) * jnp.sum(w_, -1) * noise
+                forms = forms.at[1].add(jnp.real(jnp.sum(w * (w_ @ d.T), -1) + seen))
+        test.append(2.0 * forms[0])
+        train.append(2.0 * forms[1])
+    return jnp.stack([jnp.stack(test), jnp.stack(train)])

@@ -1,0 +1,67 @@
+r"""The end of training and ridge regression: losses without a contour."""
+
+import jax
+import jax.numpy as jnp
+
+from foretrain._precision import require_x64
+from foretrain.limits.linear._kappa import inverse_size, ridge_kappa
+from foretrain.limits.linear._measure import SpectralMeasure
+from foretrain.limits.linear._pairs import correlation
+
+
+def ridge_losses(measure: SpectralMeasure, ridge, width, samples, noise=0.0, shares=("both",)):
+    r"""Test and train loss of the minimizer of $\frac1P|y-f|^2+\text{ridge}\,|W|^2$; differentiable.
+
+    With $\kappa$ at $z=\mu$ (the ridge), $\mathcal L=\mu^2C_0(\mu,\mu)$ and
+    $\hat{\mathcal L}=R_1(\mu)^2(\mathcal L+\sigma^2)$, the generalized cross-validation identity (docs/theory/random-features.md,
+    static limit). Zero ridge is the end of gradient flow from $W=0$, the minimum-norm solution; there
+    $\mathrm{df}_1(\kappa)=\min(N,P)$, or $\kappa=0$ if there are no more modes than that, and $N=P$ gives `inf`.
+
+    Args:
+        measure: the spectrum.
+        ridge: $\mu\ge0$, per sample.
+        width: $N$, `inf` allowed.
+        samples: $P$, `inf` allowed.
+        noise: variance of the label noise.
+        shares: pairs of predictors, see `two_point`.
+
+    Returns:
+        Array (2, share): test losses, then train losses.
+
+    Example:
+        >>> measure = spectral_measure([1.0], [1.0], [100.0])  # 100 isotropic modes
+        >>> with jax.enable_x64(True):
+        ...     test, train = ridge_losses(measure, 0.0, np.inf, 200.0, noise=1.0)[:, 0]
+        >>> float(np.round(test, 12)), float(np.round(train, 12))  # M / (P - M) and 1 - M / P
+        (1.0, 0.5)
+    """
+    require_x64("ridge_losses")
+    inv_n, inv_p = inverse_size(jnp.asarray(width, float)), inverse_size(jnp.asarray(samples, float))
+    kappa = ridge_kappa(measure, ridge, inv_n, inv_p)
+    u = 1.0 / (measure.eigenvalues + kappa)
+    df1, a1 = jnp.sum(measure.trace * u), jnp.sum(measure.signal * u)
+    s, a = jnp.sum(measure.trace * u * u), jnp.sum(measure.signal * u * u)
+    peak = (ridge == 0.0) & (inv_n == inv_p) & (kappa > 0.0)
+    r1, r3 = 1.0 - inv_p * df1, 1.0 - inv_n * df1
+    safe = jnp.where(kappa * r3 > 0.0, kappa * r3, 1.0)
+    r1 = jnp.where((inv_p > inv_n) & (kappa > 0.0), ridge / safe, r1)
+    test, train = [], []
+    for share in shares:
+        loss = correlation(share, kappa, kappa, df1, s, a, a1, inv_n, inv_p, jnp.asarray(noise, float))
+        # Exactly as many modes as samples, or as features: the noise-free loss is zero and noise diverges.
+        critical = (kappa == 0.0) & (jnp.maximum(inv_p, inv_n) * df1 > 1.0 - 1e-12)
+        hit = critical & (inv_p >= inv_n)
+        loss = jnp.where(hit, jnp.where((noise > 0.0) & (share in ("both", "data")), jnp.inf, 0.0), loss)
+        loss = jnp.where(critical & ~hit, inv_p * df1 * noise / (1.0 - inv_p * df1) * (share in ("both", "data")), loss)
+        if share == "both":
+            loss = jnp.where(peak, jnp.inf, loss)
+        test.append(loss)
+        seen = r1 * r1 * (loss + noise)
+        train.append(jnp.where(jnp.isinf(loss), jnp.where(hit | (inv_p >= inv_n), 0.0, jnp.inf), seen))
+    return jnp.stack([jnp.stack(test), jnp.stack(train)])
+
+
+def initial_losses(measure: SpectralMeasure, noise, shares=("both",)) -> jax.Array:
+    """Losses before training, exact: the power of the target, and the same plus the noise."""
+    power = jnp.sum(measure.signal)
+    return jnp.stack([jnp.full(len(shares), power), jnp.full(len(shares), power + noise)])
