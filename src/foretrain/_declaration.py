@@ -65,7 +65,7 @@ class Field:
         return self.parse(value)
 
 
-def _plain_number(value: Any) -> float:
+def plain_number(value: Any) -> float:
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
@@ -77,6 +77,23 @@ def _plain_number(value: Any) -> float:
     if math.isnan(result):
         raise ValueError("expected a number, got NaN")
     return result
+
+
+def float_array(value: Any) -> np.ndarray:
+    """Numbers as a float64 array; strings that look like numbers, truth values and dates are refused.
+
+    Raises:
+        ValueError: Not numbers, or lists of unequal lengths.
+    """
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind == "O" and all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in array.flat):
+            array = array.astype(np.float64)  # whole numbers beyond 64 bits
+        if array.dtype.kind in "iuf":
+            return array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"expected a list of numbers, got {show(value)}")
 
 
 def _bounds(low: float | None, high: float | None, low_open: bool, high_open: bool) -> str:
@@ -103,7 +120,7 @@ def number(
     expected = f"a number{' ' + limits if limits else ''}{' or inf' if infinite else ''}"
 
     def parse(value: Any) -> float:
-        result = _plain_number(value)
+        result = plain_number(value)
         if math.isinf(result):
             if infinite and result > 0:
                 return result
@@ -124,7 +141,7 @@ def integer(
     expected = f"a whole number{f' >= {low}' if low is not None else ''}{' or inf' if infinite else ''}"
 
     def parse(value: Any) -> int | float:
-        result = _plain_number(value)
+        result = plain_number(value)
         if math.isinf(result):
             if infinite and result > 0:
                 return result
@@ -185,10 +202,7 @@ def vector(
     dims = (ndim,) if isinstance(ndim, int) else ndim
 
     def parse(value: Any) -> np.ndarray:
-        try:
-            array = np.array(value, dtype=np.float64, order="C")
-        except (TypeError, ValueError, OverflowError):
-            raise ValueError(f"expected a list of numbers, got {show(value)}") from None
+        array = np.array(float_array(value), order="C")
         if array.ndim not in dims or array.size == 0:
             shape = " or ".join(f"{d}-dimensional" for d in dims)
             raise ValueError(f"expected a non-empty {shape} array, got shape {array.shape}")

@@ -1,12 +1,13 @@
 """Times of a learning curve: lists and ranges, for flows and for protocols that count steps."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from foretrain._declaration import WrongKey, show
+from foretrain._declaration import WrongKey, float_array, plain_number, show
 from foretrain.errors import nearest
 from foretrain.problems._protocols import AbstractProtocol
 
@@ -39,10 +40,10 @@ def read_times(value: Any, *, discrete: bool, owner: str = "times") -> Float[np.
         times = _read_range(value, wrong)
         return np.unique(np.round(times)) if discrete else times
     try:
-        times = np.atleast_1d(np.asarray(value, dtype=np.float64))
-    except (TypeError, ValueError, OverflowError):
+        times = np.atleast_1d(float_array(value))
+    except ValueError:
         raise wrong(f"expected a list of numbers or {{start, stop, points, spacing}}, got {show(value)}") from None
-    if np.asarray(value).dtype == bool or times.ndim != 1 or times.size == 0:
+    if times.ndim != 1 or times.size == 0:
         raise wrong(f"expected a non-empty list of numbers, got {show(value)}")
     if np.any(np.isnan(times)) or np.any(times < 0):
         bad = times[np.isnan(times) | (times < 0)][0]
@@ -89,7 +90,11 @@ def _read_range(table: Mapping, wrong: Any) -> Float[np.ndarray, " time"]:
         if key not in table:
             raise wrong(f"a range needs {key!r}")
         item = table[key]
-        if isinstance(item, bool) or not isinstance(item, (int, float)) or not np.isfinite(float(item)):
+        try:
+            finite = math.isfinite(plain_number(item))
+        except ValueError:
+            finite = False
+        if not finite:
             raise wrong(f"expected a finite number for {key!r}, got {show(item)}")
     start, stop, points = float(table["start"]), float(table["stop"]), table["points"]
     spacing = table.get("spacing", "log")
