@@ -1,5 +1,6 @@
 """Train finite models: exact evolution of linear and random-feature students, many seeds at once."""
 
+from foretrain.training._data_student import data_draws as data_draws
 from foretrain.training._evolution import Decomposition as Decomposition
 from foretrain.training._evolution import Evolution as Evolution
 from foretrain.training._evolution import Moments as Moments
@@ -10,3 +11,7 @@ from foretrain.training._filters import spectral_filters as spectral_filters
 from foretrain.training._linear_student import Draw as Draw
 from foretrain.training._linear_student import linear_draws as linear_draws
 from foretrain.training._linear_student import refine as refine
+from foretrain.training._random_network import network_features as network_features
+from foretrain.training._train import TrainingInterrupted as TrainingInterrupted
+from foretrain.training._train import train as train
+from foretrain.training._train import untrainable as untrainable

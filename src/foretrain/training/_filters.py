@@ -60,9 +60,9 @@ def spectral_filters(
         elif isinstance(protocol, GradientDescent):
             f, deficit = _gradient_descent(protocol, u, finite)
         elif isinstance(protocol, Momentum):
-            f, deficit = _heavy_ball(protocol.learning_rate * u, protocol.momentum, finite)
+            f, deficit = _heavy_ball(protocol.learning_rate * u, protocol.momentum, finite)  # type: ignore[arg-type, operator]
         elif isinstance(protocol, MomentumFlow):
-            f, deficit = _momentum_flow(u, protocol.momentum, finite)
+            f, deficit = _momentum_flow(u, protocol.momentum, finite)  # type: ignore[arg-type]
         else:
             raise TypeError(f"spectral_filters: no closed form for the protocol {protocol.kind!r}")
     end = np.isinf(t)
@@ -174,21 +174,21 @@ def _heavy_ball(x: Eigenvalues, beta: float, t: Float[np.ndarray, "time 1"]) -> 
     deficit = (deficit_small * large - deficit_large * small) / gap
     # Near a double root: f = beta^{n/2} [cosh(n d) + (delta_+ + delta_-) / (2 sqrt(beta)) sinh(n d) / sinh(d)].
     half = np.sqrt(beta)
-    sign = np.where(large.real > 1, -1.0, 1.0)
+    sign = np.where(np.real(large) > 1, -1.0, 1.0)
     d = np.arcsinh(gap / (2 * half * sign))
     close = (np.abs(n * d) < 0.1) & (np.abs(gap) < 0.02 * np.abs(large))
     near = sign**n * half**n * (np.cosh(n * d) + sign * total / (2 * half) * _sinh_ratio(n, d))
     near = np.where(close, near, 0.0)
-    f, deficit = np.where(close, near, f).real, np.where(close, 1 - near, deficit).real
-    return f, deficit
+    return np.real(np.where(close, near, f)), np.real(np.where(close, 1 - near, deficit))
 
 
 def _complex_power(delta: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`(1 - delta)^n` and one minus it; real negative bases by parity, so that large n keep their digits."""
-    real = np.abs(delta.imag) == 0
-    plain, deficit = _power(np.where(real, delta.real, 0.0), n)
-    modulus = np.log1p(-2 * delta.real + np.abs(delta) ** 2) / 2
-    angle = np.arctan2(-delta.imag, 1 - delta.real)
+    x, y = np.real(delta), np.imag(delta)
+    real = y == 0
+    plain, deficit = _power(np.where(real, x, 0.0), n)
+    modulus = np.log1p(-2 * x + x**2 + y**2) / 2
+    angle = np.arctan2(-y, 1 - x)
     log = n * (modulus + 1j * angle)
     return np.where(real, plain, np.exp(log)), np.where(real, deficit, -np.expm1(log))
 
@@ -217,11 +217,11 @@ def _momentum_flow(u: Eigenvalues, beta: float, t: Float[np.ndarray, "time 1"]) 
     near = np.exp(-t / (2 * beta)) * (np.cosh(np.sqrt(y)) + t / (2 * beta) * series)
     # At early times both forms are close to 1: the deficit comes from the two-root form unless the roots coincide.
     merged = close & (np.abs(root) < 0.1)
-    return np.where(merged, near, f).real, np.where(merged, 1 - near, deficit).real
+    return np.real(np.where(merged, near, f)), np.real(np.where(merged, 1 - near, deficit))
 
 
 def _at_infinity(protocol: AbstractProtocol, u: Eigenvalues) -> Filter:
-    """F at the end point of a stable run: 0, unless a schedule stops learning before it is there."""
+    """What is left at the end point of a stable run: 0, unless a schedule stops learning before it is there."""
     schedule = protocol.schedule if isinstance(protocol, GradientDescent) else None
     if schedule is not None and schedule.steps is not None and schedule.shape != "constant" and schedule.final == 0:
         f, _ = _scheduled(protocol.learning_rate, schedule, u, np.array([float(schedule.steps)]))  # type: ignore[attr-defined]

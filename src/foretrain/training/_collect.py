@@ -1,0 +1,120 @@
+"""From the results of single seeds to labelled averages."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from foretrain.curves import LearningCurves
+from foretrain.problems import Problem
+from foretrain.training._sampling import mean_and_error
+
+# Axes whose points share the random numbers of a draw. With the axes of the protocol, which share its decomposition too,
+# they are trained together; every other axis is a loop.
+SIZES = ("noise", "width", "ensemble", "samples")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SeedResult:
+    """All sizes of one seed; `edge` is the largest stable learning rate, NaN for protocols without one."""
+
+    test_loss: Float[np.ndarray, "noise width ensemble protocol samples time"]
+    train_loss: Float[np.ndarray, "noise width ensemble protocol samples time"]
+    edge: Float[np.ndarray, "width protocol samples"]
+
+    @classmethod
+    def empty(cls, noises: int, widths: int, ensembles: int, protocols: int, samples: int, times: int) -> "SeedResult":
+        """Room for the results, all NaN."""
+        shape = (noises, widths, ensembles, protocols, samples, times)
+        return cls(np.full(shape, np.nan), np.full(shape, np.nan), np.full((widths, protocols, samples), np.nan))
+
+
+def values_of(part: Any, name: str, default: Any = None) -> list:
+    """The values of a field that may be an axis."""
+    value = getattr(part, name, default)
+    return list(value) if isinstance(value, tuple) else [value]
+
+
+def is_rate(problem: Problem, name: str) -> bool:
+    """Whether an axis only changes the filter of the protocol."""
+    return name in problem.training.axes() and name != "samples"
+
+
+def collect(
+    problem: Problem,
+    times: Float[np.ndarray, " time"] | None,
+    looped: Mapping[str, tuple],
+    pieces: Mapping[tuple[int, ...], Mapping[int, SeedResult]],
+    seeds: Sequence[int],
+) -> LearningCurves:
+    """Averages over seeds, with the problem's axes as dimensions.
+
+    Args:
+        problem: The whole grid.
+        times: Times, or `None` for a protocol without.
+        looped: Names and values of the looped axes.
+        pieces: For every point of the looped axes, the result of every seed.
+        seeds: The seeds that all pieces have.
+    """
+    axes = problem.axes()
+    rates = [name for name in axes if is_rate(problem, name)]
+    outer = [len(values) for values in looped.values()]
+
+    def gathered(take: Callable[[SeedResult], np.ndarray], inner: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        """One array over (seed, looped axes, inner axes) with its names, the axis `protocol` split into its own axes."""
+        array = np.array([[take(piece[seed]) for piece in pieces.values()] for seed in seeds])
+        names, shape = [*looped], [len(seeds), *outer]
+        for name, length in zip(inner, array.shape[2:], strict=True):
+            names += rates if name == "protocol" else [name]
+            shape += [len(axes[rate]) for rate in rates] if name == "protocol" else [length]
+        return array.reshape(shape), names
+
+    def averaged(name: str, array: np.ndarray, names: list[str], wanted: list[str]) -> None:
+        for suffix, values in zip(("", "_stderr"), mean_and_error(array), strict=True):
+            variables[name + suffix] = (tuple(wanted), _arrange(values, names, wanted))
+
+    variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    wanted = [*axes, *([] if times is None else ["time"])]
+    inner = ("noise", "width", "ensemble", "protocol", "samples", "time")
+    averaged("test_loss", *gathered(lambda result: result.test_loss, inner), wanted)
+    averaged("train_loss", *gathered(lambda result: result.train_loss, inner), wanted)
+    gone = np.isinf(variables["test_loss"][1])
+    gone = gone if times is None else gone.any(axis=-1)
+    variables["status"] = (tuple(axes), np.where(gone, "diverged", "ok"))
+    messages = []
+    if hasattr(problem.training, "learning_rate"):
+        edges, names = gathered(lambda result: result.edge, ("width", "protocol", "samples"))
+        kept = [name for name in axes if name in names and name != "learning_rate"]
+        averaged("max_stable_lr", edges, names, kept)
+        if np.any(gone):
+            mean = variables["max_stable_lr"][1]
+            messages.append(
+                f"train: {int(np.sum(gone))} of {gone.size} points diverged: their learning rate is past the edge of stability of "
+                f"some draws. The edge max_stable_lr is {np.min(mean):.4g} to {np.max(mean):.4g} in the mean over draws; "
+                "choose a learning rate well below it."
+            )
+    coords = {name: np.asarray(values) for name, values in axes.items()}
+    if times is not None:
+        coords["time"] = times
+    attrs = {**_single_values(problem), "verb": "train", "seeds": len(seeds), "first_seed": int(seeds[0])}
+    return LearningCurves(variables, coords, attrs | {"messages": messages})
+
+
+def _arrange(array: np.ndarray, names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """Only the wanted axes, in their order; the others have one value, or (a rate that does not matter) equal ones."""
+    index = tuple(slice(None) if name in wanted else 0 for name in names)
+    kept = [name for name in names if name in wanted]
+    return np.transpose(array[index], [kept.index(name) for name in wanted])
+
+
+def _single_values(problem: Problem) -> dict[str, Any]:
+    """What made the result: its kinds, its digest, and every plain value that is not an axis."""
+    found: dict[str, Any] = {"problem": problem.digest()}
+    for name, part in zip(("task", "model", "training"), problem.parts(), strict=True):
+        found[name] = part.kind
+        for key, value in part.to_table().items():
+            if isinstance(value, (bool, int, float, str)):
+                found[key] = value
+    return found

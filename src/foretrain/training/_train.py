@@ -1,0 +1,224 @@
+"""`train`: learning curves of finite models, averaged over seeds."""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from foretrain._declaration import WrongKey
+from foretrain.curves import LearningCurves
+from foretrain.errors import InvalidInput, UnsupportedProblem
+from foretrain.kernels import NNGP, NTK
+from foretrain.problems import AbstractProtocol, Kernel, Problem, RandomFeatures, protocol_times
+from foretrain.tasks import AbstractDataTask, AbstractSpectralTask, DataSet
+from foretrain.training._budget import data_cost, linear_cost, plan_workers
+from foretrain.training._collect import SIZES, SeedResult, collect, is_rate, values_of
+from foretrain.training._data_student import data_draws
+from foretrain.training._evolution import evolve
+from foretrain.training._filters import max_stable_learning_rate
+from foretrain.training._linear_student import Draw, explicit_modes, linear_draws
+from foretrain.training._sampling import Progress, run_seeds
+
+_LARGEST_SEED = 2**32
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C during `train`; `curves` holds the averages over the seeds that were finished."""
+
+    def __init__(self, curves: LearningCurves):
+        self.curves = curves
+        super().__init__(f"train: interrupted after {curves.attrs['seeds']} seeds")
+
+
+def untrainable(problem: Problem) -> str | None:
+    """Why a single problem has no finite model that can be trained, or `None`. Cheap: no data are read.
+
+    Args:
+        problem: A problem without axes.
+    """
+    task, model, training = problem.parts()
+    if not isinstance(model, (RandomFeatures, Kernel)):
+        return f"no trainer for the model {model.kind!r}"
+    width, samples = float(model.width), training.samples  # type: ignore[arg-type, attr-defined]
+    if math.isfinite(width) and (width != int(width) or width < 1):
+        return f"width = {width:g} is not a whole number of features"
+    if isinstance(task, AbstractDataTask):
+        if samples is not None and math.isinf(samples):
+            return "samples = inf on data: there are only as many rows as the set holds"
+        if isinstance(model, Kernel) and math.isfinite(width):
+            return f"width = {width:g} of a kernel on data has no network behind it; use the model 'random-features'"
+        return None
+    if not isinstance(task, AbstractSpectralTask):
+        return f"no trainer for the task {task.kind!r}"
+    if samples is not None and math.isfinite(samples) and (samples != int(samples) or samples < 1):
+        return f"samples = {samples:g} is not a whole number"
+    if math.isinf(getattr(task, "modes", 0.0)):
+        return "modes = inf cannot be drawn; give a finite number of modes"
+    counts = getattr(task, "multiplicity", None)
+    if counts is not None and np.any(np.abs(counts - np.round(counts)) > 1e-9):
+        return "multiplicity holds fractions of modes, which cannot be drawn"
+    return None
+
+
+def train(
+    problem: Problem,
+    times: Any = None,
+    *,
+    seeds: int = 10,
+    seed: int = 0,
+    throw: bool = True,
+    progress: Progress | None = None,
+) -> LearningCurves:
+    r"""The learning curves that finite models have, averaged over seeds.
+
+    Spectral tasks are drawn with Gaussian data and projections; data tasks draw training rows and the frozen weights of
+    random networks, and `width = inf` on them is regression with the infinite-width kernel. Only the readout is trained,
+    by an exact eigendecomposition: no protocol is stepped, and times, rates, ridges and noise levels of a size cost almost
+    nothing. `samples` on data counts rows drawn without replacement; the others test (at most 10 000 of them), unless the
+    task has its own test rows.
+
+    Time and learning rate belong to $\frac1{2P}\sum_\mu|y_\mu-f(x_\mu)|^2$, `ridge` to $\frac1P|y-f|^2+\text{ridge}|W|^2$.
+
+    Args:
+        problem: A problem or a grid of problems of kinds `random-features` and `kernel`.
+        times: As for `solve`.
+        seeds: How many independent draws are averaged.
+        seed: The draws are numbered `seed`, ..., `seed + seeds - 1`; the same numbers give the same draws in any sweep.
+            Sizes share their randomness: a smaller width takes the first features of a larger one.
+        throw: Kept for symmetry with `solve`; a diverged point is a value, and nothing else can fail at a single point.
+        progress: `progress(done, total, label)`, called after every finished seed.
+
+    Returns:
+        `test_loss` and `train_loss`, means of squared errors without a factor one half and summed over outputs, each with
+        `_stderr`, the standard error of the mean over seeds (NaN for one seed); `test_loss` leaves the label noise out.
+        `status` without time; `diverged` where any seed's learning rate was past its own edge, with losses `inf`.
+        `max_stable_lr` and `_stderr` for protocols with a learning rate.
+
+    Raises:
+        UnsupportedProblem: A size of the grid cannot be trained; says which and names `solve`.
+        InvalidInput: Wrong times, seeds or sizes.
+        TooLarge: More memory than there is, or days of work; the message carries the estimate.
+        TrainingInterrupted: Ctrl-C after at least one seed; holds their curves.
+
+    Example:
+        >>> from foretrain import GradientFlow, PowerLaw, Problem, RandomFeatures, train
+        >>> problem = Problem(PowerLaw(1.5, 0.6, modes=200), RandomFeatures(width=[16, 64]), GradientFlow(samples=32))
+        >>> train(problem, [1.0, 10.0], seeds=4).dims["test_loss"]
+        ('width', 'time')
+    """
+    grid = protocol_times(problem.training, times, "train")
+    numbers = _seeds(seeds, seed)
+    for _, point in problem.points():
+        reason = untrainable(point)
+        if reason is not None:
+            raise UnsupportedProblem(f"train: {reason}. `solve` has the theory of infinite sizes.")
+    axes = problem.axes()
+    looped = {name: values for name, values in axes.items() if name not in SIZES and not is_rate(problem, name)}
+    shape = tuple(len(values) for values in looped.values())
+    total = math.prod(shape) * len(numbers)
+    pieces: dict[tuple[int, ...], dict[int, SeedResult]] = {}
+    loaded: dict[Any, Any] = {}
+    done = 0
+    if progress is not None:
+        progress(0, total, "train")
+    interrupted = False
+    try:
+        for index in itertools.product(*map(range, shape)):
+            piece = problem.select({name: values[i] for (name, values), i in zip(looped.items(), index, strict=True)})
+            work, workers = _worker(piece, grid, len(numbers), loaded)
+            finished = pieces.setdefault(index, {})
+            for number, result in run_seeds(work, numbers, workers=workers):
+                finished[number] = result
+                done += 1
+                if progress is not None:
+                    progress(done, total, "train")
+    except KeyboardInterrupt:
+        common = set.intersection(*(set(f) for f in pieces.values())) if len(pieces) == math.prod(shape) else set()
+        if not common:
+            raise
+        interrupted, numbers = True, sorted(common)
+    curves = collect(problem, grid, looped, pieces, numbers)
+    if interrupted:
+        raise TrainingInterrupted(curves)
+    return curves
+
+
+def _seeds(seeds: int, seed: int) -> list[int]:
+    for name, value, low in (("seeds", seeds, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+            raise InvalidInput(f"train({name}): expected a whole number >= {low}, got {value!r}.")
+    if seed + seeds > _LARGEST_SEED:
+        raise InvalidInput(f"train(seed): expected seed + seeds <= 2^32, got {seed + seeds}.")
+    return list(range(int(seed), int(seed) + int(seeds)))
+
+
+def _protocols(training: AbstractProtocol) -> list[AbstractProtocol]:
+    """One protocol without axes for every point of the axes other than samples, last axis fastest."""
+    axes = {name: values for name, values in training.axes().items() if name != "samples"}
+    single = training.replace(samples=None)
+    return [single.replace(**dict(zip(axes, point, strict=True))) for point in itertools.product(*axes.values())]
+
+
+def _worker(
+    piece: Problem, times: Float[np.ndarray, " time"] | None, seeds: int, loaded: dict[Any, Any]
+) -> tuple[Callable[[int, Callable[[], None]], SeedResult], int]:
+    """A function that trains all sizes of one seed, and how many may run at once."""
+    task, model, training = piece.parts()
+    noises, ensembles = values_of(task, "noise", 0.0), values_of(model, "ensemble")
+    widths, samples = values_of(model, "width"), values_of(training, "samples")
+    protocols = _protocols(training)  # type: ignore[arg-type]
+    students = max(ensembles)
+    count = 1 if times is None else len(times)
+    draws: Callable[[int], Iterator[tuple[int, int, Draw]]]
+    if isinstance(task, AbstractDataTask):
+        if task not in loaded:
+            loaded[task] = task.load()
+        data = loaded[task]
+        rows = [_rows(data, size) for size in samples]
+        depth, activation = model.depth or 1, model.activation or "relu"  # type: ignore[attr-defined]
+        network = NTK if getattr(model, "kernel", None) == "ntk" else NNGP
+        kernel = network(depth=depth, activation=activation)
+        shared = {"kernel": kernel, "depth": depth, "activation": activation, "students": students}
+        draws = functools.partial(data_draws, data, widths, rows, **shared)
+        cost = data_cost(data, widths, rows, students, count)
+    else:
+        spectrum = task.spectrum()  # type: ignore[attr-defined]
+        sizes = [math.inf if size is None else size for size in samples]
+        cost = linear_cost(int(spectrum.modes), widths, sizes, students, count)
+        plan_workers(cost, seeds)  # refuses what is too large before the modes are written out
+        modes = explicit_modes(spectrum)
+        noisy = any(noise > 0 for noise in noises)
+        draws = functools.partial(linear_draws, *modes, widths, sizes, students=students, noisy=noisy)
+
+    def work(seed: int, check: Callable[[], None]) -> SeedResult:
+        result = SeedResult.empty(len(noises), len(widths), len(ensembles), len(protocols), len(samples), count)
+        for i, j, draw in draws(seed):
+            for k, protocol in enumerate(protocols):
+                check()
+                found = evolve(draw.students, draw.moments, protocol, times, noise=noises, ensemble=ensembles)
+                result.test_loss[:, i, :, k, j] = found.test_loss
+                result.train_loss[:, i, :, k, j] = found.train_loss
+                edge = max_stable_learning_rate(protocol, found.largest_eigenvalue)
+                result.edge[i, k, j] = math.nan if edge is None else edge
+        return result
+
+    return work, plan_workers(cost, seeds)
+
+
+def _rows(data: DataSet, samples: float | None) -> int:
+    """Number of training rows, checked against the data set."""
+    rows = len(data)
+    most = rows if data.test_inputs is not None else rows - 1
+    size = rows if samples is None else int(samples)
+    if size <= most:
+        return size
+    if samples is None:
+        raise WrongKey(
+            "train", "samples", f"missing; all {rows} rows of {data.name} would train and none be left to test on"
+        )
+    reason = "" if data.test_inputs is not None else ", as the rest is tested on"
+    raise WrongKey("train", "samples", f"expected at most {most} of the {rows} rows of {data.name}{reason}, got {size}")
