@@ -142,7 +142,7 @@ def test_comparison_round_trip(tmp_path):
 
 def test_a_comparison_is_not_curves(tmp_path):
     Comparison(curves(), curves(), curves()).save(tmp_path / "a.nc")
-    with pytest.raises(InvalidInput, match="holds the groups error, theory, training|holds the groups theory"):
+    with pytest.raises(InvalidInput, match=r"holds the groups .*; read it with Comparison.load"):
         LearningCurves.load(tmp_path / "a.nc")
     curves().save(tmp_path / "b.nc")
     with pytest.raises(InvalidInput, match="has no group 'theory'"):

@@ -85,7 +85,7 @@ class TestSchedule:
     def test_name_or_table_make_a_schedule(self):
         assert GradientDescent(0.1, schedule="constant").schedule == Schedule("constant")
         assert GradientDescent(0.1, schedule={"shape": "linear", "steps": 5}).schedule == Schedule("linear", 5)
-        with pytest.raises(InvalidInput, match="schedule.*stepz"):
+        with pytest.raises(InvalidInput, match=r"schedule: .*stepz"):
             GradientDescent(0.1, schedule={"shape": "linear", "stepz": 5})
 
 

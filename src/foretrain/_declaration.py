@@ -65,17 +65,17 @@ class Field:
         return self.parse(value)
 
 
-def plain_number(value: Any) -> float:
+def plain_number(value: Any, expected: str = "a number") -> float:
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise ValueError(f"expected a number, got {show(value)}")
+        raise ValueError(f"expected {expected}, got {show(value)}")
     try:
         result = float(value)
     except OverflowError:
         raise ValueError(f"expected a number below 1.8e308, got {show(value)}") from None
     if math.isnan(result):
-        raise ValueError("expected a number, got NaN")
+        raise ValueError(f"expected {expected}, got NaN")
     return result
 
 
@@ -120,7 +120,7 @@ def number(
     expected = f"a number{' ' + limits if limits else ''}{' or inf' if infinite else ''}"
 
     def parse(value: Any) -> float:
-        result = plain_number(value)
+        result = plain_number(value, expected)
         if math.isinf(result):
             if infinite and result > 0:
                 return result
@@ -141,7 +141,7 @@ def integer(
     expected = f"a whole number{f' >= {low}' if low is not None else ''}{' or inf' if infinite else ''}"
 
     def parse(value: Any) -> int | float:
-        result = plain_number(value)
+        result = plain_number(value, expected)
         if math.isinf(result):
             if infinite and result > 0:
                 return result

@@ -76,7 +76,7 @@ def solve(
     no_store: NoStore = False,
     quiet: Quiet = False,
 ) -> None:
-    """What does the theory predict?"""
+    """What the theory predicts."""
     from foretrain.cli._verbs import Wishes, run_solve
 
     wishes = Wishes(study_file, output, plot, store=store, no_store=no_store)
@@ -94,7 +94,7 @@ def train(
     no_store: NoStore = False,
     quiet: Quiet = False,
 ) -> None:
-    """What do finite networks do?"""
+    """What finite networks do, averaged over seeds."""
     from foretrain.cli._verbs import Wishes, run_train
 
     wishes = Wishes(study_file, output, plot, seeds=seeds, store=store, no_store=no_store)
@@ -131,7 +131,7 @@ def claims(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Do we reproduce what the source papers state?"""
+    """Whether we reproduce what the source papers state."""
     from foretrain.cli._verbs import run_claims
 
     run_claims(Voice(quiet=quiet, as_json=as_json), papers or [], fast=fast)

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from foretrain.errors import InvalidInput
 
 _LONGEST_LINE = 2000
-_PLAIN_WIDTH = 160  # of a table that goes to a file or a pipe
+_PLAIN_WIDTH = 400  # of what goes to a file or a pipe; tables take what they need
 BROKEN_PIPE = 141  # as the shell says it: 128 + SIGPIPE
 
 

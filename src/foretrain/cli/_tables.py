@@ -14,7 +14,7 @@ from foretrain.problems import AbstractProtocol
 from foretrain.studies import Study, Summary
 
 _MOST_ROWS = 48
-_SHOWN_TIMES = 4
+_SHOWN_TIMES = 3
 
 
 def conventions(protocol: AbstractProtocol) -> list[str]:
@@ -48,26 +48,26 @@ def percent(value: float) -> str:
 def curves_table(curves: LearningCurves) -> Table:
     """A few times of every sweep point of one result."""
     axes, times = _axes(curves), curves.coords.get("time")
-    names = [n for n in ("test_loss", "train_loss") if n in curves]
-    shown = _spread(len(times), _SHOWN_TIMES) if times is not None else [None]
+    shown: list[tuple[str, int | None]] = []
+    for name, count in (("test_loss", _SHOWN_TIMES), ("train_loss", 1)):
+        if name in curves:
+            shown += [(name, t) for t in (_spread(len(times), count) if times is not None else [None])]
     table = _table(axes)
-    for name in names:
-        for t in shown:
-            title = name if t is None or times is None else f"{name}\nt = {number(times[t])}"
-            table.add_column(title, justify="right", no_wrap=True)
+    for name, t in shown:
+        title = name if t is None or times is None else f"{name}\nt = {number(times[t])}"
+        table.add_column(title, justify="right", no_wrap=True)
     if "status" in curves:
         table.add_column("status", no_wrap=True)
     points = list(itertools.product(*(range(len(curves.coords[a])) for a in axes)))
     for index in points[:_MOST_ROWS]:
         at = dict(zip(axes, index, strict=True))
         row = [number(curves.coords[a][i]) for a, i in at.items()]
-        for name in names:
-            for t in shown:
-                here = at if t is None else {**at, "time": t}
-                text = number(_pick(curves, name, here))
-                if f"{name}_stderr" in curves:
-                    text += f" ± {float(_pick(curves, f'{name}_stderr', here)):.1g}"
-                row.append(text)
+        for name, t in shown:
+            here = at if t is None else {**at, "time": t}
+            text = number(_pick(curves, name, here))
+            if f"{name}_stderr" in curves:
+                text += f" ± {float(_pick(curves, f'{name}_stderr', here)):.1g}"
+            row.append(text)
         if "status" in curves:
             row.append(str(_pick(curves, "status", at)))
         table.add_row(*row)

@@ -62,7 +62,7 @@ def compare(
         study = Study(problem, times=times)
     changes = {name: value for name, value in (("seeds", seeds), ("seed", seed)) if value is not None}
     study = study.replace(**changes) if changes else study
-    trained = dataclasses.replace(study, problem=trainable_part(study.problem))
+    trained = study.replace(problem=trainable_part(study.problem))
     theory = solve_study(study, store=store, progress=progress)
     training = train_study(trained, store=store, progress=progress)
     return pair(theory, training)

@@ -1,23 +1,23 @@
 """Runs `solve` and `train` on a study, piece by piece through the store."""
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-import foretrain
 from foretrain.curves import LearningCurves, combine_messages
-from foretrain.errors import ForetrainError
-from foretrain.limits import solve
-from foretrain.problems import Problem
 from foretrain.studies._store import Store
 from foretrain.studies._study import Study
 
 Progress = Callable[[int, int, str], None]
 
-# `train` runs all widths and seeds of one sample size as one batch; a piece of the grid is what one batch makes.
-_TRAINED_TOGETHER = ("width",)
+# Seeds are trained and stored in pieces: as many at once as there are cores, but never so few that files abound.
+_MOST_PIECES = 32
+# Longer declarations (arrays written out in the study file) are not repeated in every result.
+_LONGEST_STUDY = 20_000
 
 
 def solve_study(study: Study, *, store: Store | None = None, progress: Progress | None = None) -> LearningCurves:
@@ -30,52 +30,107 @@ def solve_study(study: Study, *, store: Store | None = None, progress: Progress 
     """
 
     def compute() -> LearningCurves:
-        return solve(
-            study.problem,
-            study.raw_times,
-            outputs=study.outputs,
-            method=study.solve.method,
-            throw=False,
-            progress=progress,
-        )
+        from foretrain.limits import solve
 
-    return _through(store, ("solve", study.problem, study.times, study.outputs, study.solve), compute)
+        options: dict[str, Any] = {"outputs": study.outputs, "method": study.solve.method}
+        return solve(study.problem, study.raw_times, **options, throw=False, progress=progress)
+
+    parts = ("solve", study.problem, study.times, study.outputs, study.solve)
+    return _signed(_through(store, parts, compute), study)
 
 
 def train_study(study: Study, *, store: Store | None = None, progress: Progress | None = None) -> LearningCurves:
     """What finite networks do on a study, averaged over seeds.
 
-    The grid is trained in pieces, and each finished piece goes to the store: a run that was killed goes on where it was.
+    Seeds are trained a few at a time, and each finished piece goes to the store: a run that was killed goes on where it
+    was, and a run with more seeds takes over those that are there.
 
     Args:
         study: What is to be trained.
         store: Where results are kept and looked for; `None` computes afresh and keeps nothing.
         progress: Called as work advances.
+
+    Raises:
+        TrainingInterrupted: Ctrl-C after at least one seed; holds the averages over the finished ones.
     """
-    problem = study.problem
-    looped = {name: values for name, values in problem.axes().items() if name not in _TRAINED_TOGETHER}
-    shape = tuple(len(values) for values in looped.values())
-    pieces: dict[tuple[int, ...], LearningCurves] = {}
-    total = int(np.prod(shape))
-    for index in itertools.product(*map(range, shape)):
-        chosen = {name: values[i] for (name, values), i in zip(looped.items(), index, strict=True)}
-        label = ", ".join(
-            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in chosen.items()
-        )
+    from foretrain.training import TrainingInterrupted, train
+
+    pieces: list[LearningCurves] = []
+    finished = 0
+
+    def advance(done: int, total: int, label: str) -> None:
         if progress is not None:
-            progress(len(pieces), total, f"train {label}".strip())
-        pieces[index] = _train_piece(study, problem.select(chosen), store)
-    if progress is not None:
-        progress(total, total, "train")
-    curves = assemble(problem, list(looped), pieces)
-    return curves
+            progress(finished + count * done // max(1, total), study.seeds, label)
 
-
-def _train_piece(study: Study, piece: Problem, store: Store | None) -> LearningCurves:
     def compute() -> LearningCurves:
-        return foretrain.train(piece, study.raw_times, seeds=study.seeds, seed=study.seed, throw=False)
+        options: dict[str, Any] = {"seeds": count, "seed": study.seed + finished}
+        return train(study.problem, study.raw_times, **options, throw=False, progress=advance)
 
-    return _through(store, ("train", piece, study.times, study.seeds, study.seed), compute)
+    try:
+        for count in _pieces(study.seeds):
+            advance(0, 1, "train")
+            parts = ("train", study.problem, study.times, study.seed + finished, count)
+            pieces.append(_through(store, parts, compute))
+            finished += count
+    except TrainingInterrupted as interruption:
+        raise TrainingInterrupted(_signed(pool([*pieces, interruption.curves]), study)) from None
+    except KeyboardInterrupt:
+        if not pieces:
+            raise
+        raise TrainingInterrupted(_signed(pool(pieces), study)) from None
+    return _signed(pool(pieces), study)
+
+
+def _pieces(seeds: int) -> list[int]:
+    from foretrain.training._sampling import cores
+
+    size = max(cores(), math.ceil(seeds / _MOST_PIECES))
+    return [min(size, seeds - start) for start in range(0, seeds, size)]
+
+
+def pool(pieces: Sequence[LearningCurves]) -> LearningCurves:
+    r"""The averages over all seeds of several trainings of the same grid.
+
+    With $n_i$ seeds, means $m_i$ and standard errors $s_i$, the pooled mean is $m=\sum n_im_i/n$, and the squared standard
+    error $\sum_i[(n_i-1)n_is_i^2+n_i(m_i-m)^2]/(n(n-1))$: exactly what one training with all seeds gives.
+
+    Args:
+        pieces: What `train` returned for different seeds.
+    """
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first
+    counts = np.array([piece.attrs["seeds"] for piece in pieces], dtype=np.float64)
+    variables = dict(first.variables)
+    for name, (dims, _) in first.variables.items():
+        if f"{name}_stderr" in first:
+            stacks = [np.stack([piece.values(n) for piece in pieces]) for n in (name, f"{name}_stderr")]
+            mean, stderr = _pooled(counts, *stacks)
+            variables[name], variables[f"{name}_stderr"] = (dims, mean), (dims, stderr)
+        elif name == "status":
+            statuses = np.stack([piece.values(name) for piece in pieces])
+            worst = statuses[0]
+            for others in statuses[1:]:
+                worst = np.where(worst == "ok", others, worst)
+            variables[name] = (dims, worst.astype(str))
+    # Pieces that say the same in other numbers are heard once.
+    messages = next((piece.messages for piece in pieces if piece.messages), [])
+    attrs = {**first.attrs, "seeds": int(counts.sum()), "messages": combine_messages(messages)}
+    return LearningCurves(variables, first.coords, attrs)
+
+
+def _pooled(
+    counts: Float[np.ndarray, " pieces"],
+    means: Float[np.ndarray, "pieces *grid"],
+    errors: Float[np.ndarray, "pieces *grid"],
+) -> tuple[Float[np.ndarray, "*grid"], Float[np.ndarray, "*grid"]]:
+    n = counts.reshape(-1, *([1] * (means.ndim - 1)))
+    total = counts.sum()
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = (n * means).sum(axis=0) / total
+        within = np.where(n > 1, (n - 1) * n * errors**2, 0.0)
+        squares = (within + n * (means - mean) ** 2).sum(axis=0)
+        return mean, np.where(np.isfinite(mean), np.sqrt(squares / (total * (total - 1))), np.nan)
 
 
 def _through(store: Store | None, parts: Sequence[Any], compute: Callable[[], LearningCurves]) -> LearningCurves:
@@ -90,37 +145,9 @@ def _through(store: Store | None, parts: Sequence[Any], compute: Callable[[], Le
     return found
 
 
-def assemble(
-    problem: Problem, looped: Sequence[str], pieces: Mapping[tuple[int, ...], LearningCurves]
-) -> LearningCurves:
-    """The curves of a grid from the curves of its pieces.
-
-    Args:
-        problem: The whole grid.
-        looped: The axes that the pieces are single points of, in order.
-        pieces: One result for every index of the looped axes.
-
-    Raises:
-        ForetrainError: Pieces differ in their variables.
-    """
-    axes = problem.axes()
-    first = next(iter(pieces.values()))
-    shape = tuple(len(axes[name]) for name in looped)
-    variables = {}
-    for name, (dims, values) in first.variables.items():
-        stacked = np.empty(shape + values.shape, dtype=object if values.dtype.kind == "U" else values.dtype)
-        for index, piece in pieces.items():
-            if piece.dims.get(name) != dims:
-                raise ForetrainError(f"train: the pieces of the grid disagree on {name!r}; please report this.")
-            stacked[index] = piece.values(name)
-        own = [*looped, *dims]
-        ordered = [n for n in axes if n in own] + [n for n in own if n not in axes]
-        array = np.transpose(stacked, [own.index(n) for n in ordered])
-        variables[name] = (tuple(ordered), array.astype(str) if array.dtype == object else array)
-    coords = {name: np.asarray(values) for name, values in axes.items()}
-    coords |= {name: values for name, values in first.coords.items() if name not in coords}
-    attrs = dict(first.attrs)
-    for name in looped:
-        attrs.pop(name, None)
-    attrs["messages"] = combine_messages([m for piece in pieces.values() for m in piece.messages])
-    return LearningCurves(variables, coords, attrs)
+def _signed(curves: LearningCurves, study: Study) -> LearningCurves:
+    """The result with the declaration that made it."""
+    declaration = study.to_toml()
+    if len(declaration) > _LONGEST_STUDY:
+        return curves
+    return dataclasses.replace(curves, attrs={**curves.attrs, "study": declaration})
