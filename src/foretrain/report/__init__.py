@@ -3,4 +3,5 @@
 from foretrain.report._figures import plot_comparison as plot_comparison
 from foretrain.report._figures import plot_curves as plot_curves
 from foretrain.report._heatmap import heatmap as heatmap
+from foretrain.report._html import write_report as write_report
 from foretrain.report._spectrum import plot_spectrum as plot_spectrum
