@@ -7,3 +7,7 @@ from foretrain.kernels._infinite_width import NNGP as NNGP
 from foretrain.kernels._infinite_width import NTK as NTK
 from foretrain.kernels._infinite_width import InfiniteWidthKernel as InfiniteWidthKernel
 from foretrain.kernels._infinite_width import normalizing_variance as normalizing_variance
+from foretrain.kernels._measure_spectrum import measure_spectrum as measure_spectrum
+from foretrain.kernels._measured import Estimate as Estimate
+from foretrain.kernels._measured import MeasuredSpectrum as MeasuredSpectrum
+from foretrain.kernels._measured import jackknife_error as jackknife_error

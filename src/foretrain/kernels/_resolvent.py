@@ -1,0 +1,135 @@
+r"""What a sample says about the population: resolvent moments of a Gram matrix, and residuals on points left out.
+
+For $M$ points with Gram matrix $\hat G=K/M$, kernel ridge regression at ridge $z$ behaves, for large $M$, as if the
+population's eigenvalues were cut softly at $\kappa$ (`docs/theory/measuring-spectra.md`, (MS.13) to (MS.16)):
+
+$$\frac1{\kappa(z)}=\frac1M\mathrm{tr}(\hat G+z)^{-1},\qquad
+D(\kappa)\equiv\sum_k\frac{\lambda_k}{\lambda_k+\kappa}=\mathrm{tr}\,\hat G(\hat G+z)^{-1},$$
+$$T(\kappa)\equiv\sum_k\frac{\kappa c_k^2}{\lambda_k+\kappa}+\sigma^2=\langle y\,r\rangle,\qquad
+F(\kappa)\equiv\sum_k\frac{\kappa^2c_k^2}{(\lambda_k+\kappa)^2}+\sigma^2=\frac{dz}{d\kappa}\langle r^2\rangle$$
+
+where $r=y-f_z$ is the residual of a prediction on points that it was not fitted to. $T$ is a cross product of the target
+on new points with the explanation that other points gave; $F$ is a test error without its variance part.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Float
+
+from foretrain.errors import InvalidInput
+
+
+class Moments(NamedTuple):
+    """The three population functions at the cut-offs `kappa`, measured on one sample."""
+
+    modes: Float[np.ndarray, " cutoffs"]  # D
+    cross: Float[np.ndarray, " cutoffs"]  # T
+    error: Float[np.ndarray, " cutoffs"]  # F
+
+
+class Sample:
+    """An eigendecomposed Gram matrix with its targets, and other rows to test on.
+
+    Args:
+        gram: K(x_i, x_j), not divided by M; overwritten.
+        targets: One column an output.
+    """
+
+    def __init__(self, gram: Float[np.ndarray, "rows rows"], targets: Float[np.ndarray, "rows outputs"]):
+        self.rows = len(gram)
+        gram /= self.rows
+        values, vectors = scipy.linalg.eigh(gram, overwrite_a=True, check_finite=False, driver="evd")
+        self.eigenvalues: Float[np.ndarray, " modes"] = values[::-1].copy()
+        self.vectors: Float[np.ndarray, "rows modes"] = vectors[:, ::-1]
+        self.targets = targets
+        self.coefficients = self.vectors.T @ targets
+        largest, smallest = self.eigenvalues[0], self.eigenvalues[-1]
+        if not largest > 0.0 or smallest < -1e-8 * largest:
+            raise InvalidInput(
+                "measure_spectrum(kernel): expected a positive semi-definite kernel, got a Gram matrix with eigenvalues from "
+                f"{smallest:.3g} to {largest:.3g} (divided by the number of points); a kernel must not have negative ones."
+            )
+        # Rounding leaves the null space at +-1e-16; zero is what it stands for.
+        self.eigenvalues[self.eigenvalues < 1e-14 * largest] = 0.0
+
+    def ridge_of(self, kappa: Float[np.ndarray, " cutoffs"]) -> Float[np.ndarray, " cutoffs"]:
+        r"""The ridge z at which the effective cut-off is kappa, by bisection on the monotone $\kappa(z)$; 0 below its range."""
+        low, high = np.zeros_like(kappa), kappa.copy()  # 0 <= z <= kappa(z)
+        for _ in range(100):
+            middle = 0.5 * (low + high)
+            above = self._kappa(middle) > kappa
+            low, high = np.where(above, low, middle), np.where(above, middle, high)
+        return 0.5 * (low + high)
+
+    def _kappa(self, ridge: Float[np.ndarray, " cutoffs"]) -> Float[np.ndarray, " cutoffs"]:
+        shifted = self.eigenvalues + np.maximum(ridge, 1e-300)[:, None]
+        return self.rows / np.sum(1.0 / shifted, axis=1)
+
+    def cutoff_at(self, modes: float) -> float:
+        """The cut-off at which D reaches `modes`, by bisection in its logarithm."""
+        low, high = np.log(1e-14 * self.eigenvalues[0]), np.log(1e3 * self.eigenvalues[0])
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            ridge = np.exp(middle)
+            fitted = np.sum(self.eigenvalues / (self.eigenvalues + ridge))
+            low, high = (middle, high) if fitted > modes else (low, middle)
+        return float(self._kappa(np.exp(np.array([0.5 * (low + high)])))[0])
+
+    def moments(
+        self,
+        kappa: Float[np.ndarray, " cutoffs"],
+        fresh: Float[np.ndarray, "fresh modes"] | None,
+        fresh_targets: Float[np.ndarray, "fresh outputs"] | None,
+    ) -> Moments:
+        """D, T and F: residuals of all rows, each left out of its own prediction, and of the fresh rows.
+
+        Args:
+            kappa: Cut-offs.
+            fresh: K(fresh, rows) @ vectors / M, or `None`.
+            fresh_targets: Targets of the fresh rows.
+        """
+        ridge = self.ridge_of(kappa)
+        inverse = 1.0 / (self.eigenvalues + np.maximum(ridge, 1e-300)[:, None])
+        modes = np.sum(self.eigenvalues * inverse, axis=1)
+        # dz/dkappa from 1/kappa = tr(G + z)^-1 / M.
+        slope = self.rows / (kappa**2 * np.sum(inverse**2, axis=1))
+        outputs = self.targets.shape[1]
+        weighted = (inverse.T[:, :, None] * self.coefficients[:, None, :]).reshape(self.rows, -1)
+        # Leave-one-out residuals: [(G+z)^-1 y]_i / [(G+z)^-1]_ii.
+        solved = (self.vectors @ weighted).reshape(self.rows, len(kappa), outputs)
+        residual = solved / ((self.vectors**2) @ inverse.T)[:, :, None]
+        cross = np.einsum("io,ico->c", self.targets, residual)
+        square = np.einsum("ico,ico->c", residual, residual)
+        count = self.rows
+        if fresh is not None and fresh_targets is not None and len(fresh):
+            for start in range(0, len(fresh), 2000):
+                y = fresh_targets[start : start + 2000]
+                predicted = (fresh[start : start + 2000] @ weighted).reshape(len(y), len(kappa), outputs)
+                residual = y[:, None, :] - predicted
+                cross += np.einsum("io,ico->c", y, residual)
+                square += np.einsum("ico,ico->c", residual, residual)
+            count += len(fresh)
+        return Moments(modes, cross / count, slope * square / count)
+
+    def eigenfunctions(
+        self, projected: Float[np.ndarray, "others modes"], count: int
+    ) -> Float[np.ndarray, "others modes"]:
+        """The first Nyström eigenfunctions on other rows, from K(others, rows) @ vectors / M; zero for null modes."""
+        values = self.eigenvalues[:count]
+        scale = np.sqrt(self.rows) / np.where(values > 0.0, values, np.inf)
+        return projected[:, :count] * scale
+
+    def population_eigenvalues(self, count: int) -> Float[np.ndarray, " modes"]:
+        r"""The first eigenvalues without the upward push that a finite sample gives them.
+
+        $\hat\lambda_k\approx\lambda_k\big(1+\frac1M\sum_{j\ne k}\frac{\lambda_j}{\lambda_k-\lambda_j}\big)$; terms of near neighbours,
+        whose differences are noise, are damped.
+        """
+        values = self.eigenvalues
+        head = values[:count, None]
+        difference = head - values[None, :]
+        damping = 0.25 * head
+        push = np.sum(values * difference / (difference**2 + damping**2), axis=1) / self.rows
+        return values[:count] / (1.0 + push)
