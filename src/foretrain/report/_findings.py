@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from foretrain.curves import Comparison
-from foretrain.report._grid import Grid, Quantity, percent, show, words
+from foretrain.report._grid import Grid, Quantity, percent, plus_minus, show, words
 
 _EARLY = (
     "Early the loss is still close to the total power of the targets, whatever the spectrum. An error of one sign there "
@@ -127,7 +127,7 @@ def worst_curves(grid: Grid, count: int = 6) -> list[dict[str, str]]:
             | x
             | {
                 "predicted": show(quantity.theory[at]),
-                "trained ± s.e.": f"{show(quantity.measured[at])} ± {show(quantity.stderr[at])}",
+                "trained ± s.e.": plus_minus(quantity.measured[at], quantity.stderr[at]),
                 "error": percent(quantity.error[at], signed=True),
                 "beyond noise": percent(quantity.excess[at]),
                 "z": f"{quantity.z[at]:+.1f}".replace("-", "−") if np.isfinite(quantity.z[at]) else "–",

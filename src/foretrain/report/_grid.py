@@ -217,6 +217,16 @@ def percent(value: float, *, signed: bool = False) -> str:
         return show(value)
     number = 100 * value
     size = abs(number)
-    digits = 0 if size >= 10 else 1 if size >= 0.995 or size == 0 else 2 if size >= 0.0995 else 3
+    digits = 0 if size >= 10 or size == 0 else 1 if size >= 0.995 else 2 if size >= 0.0995 else 3
     text = f"{number:+.{digits}f}" if signed else f"{number:.{digits}f}"
     return ("< 0.001" if 0 < size < 5e-4 else text).replace("-", "−") + " %"
+
+
+def plus_minus(value: float, stderr: float) -> str:
+    """A mean with its standard error, both to the second digit of the error: `0.3113 ± 0.0032`."""
+    if not (math.isfinite(value) and math.isfinite(stderr) and stderr > 0):
+        return show(value)
+    digits = 1 - math.floor(math.log10(stderr))
+    if not 0 <= digits <= 6:
+        return f"{show(value)} ± {show(float(f'{stderr:.2g}'))}"
+    return f"{value:.{digits}f} ± {stderr:.{digits}f}".replace("-", "−")

@@ -20,7 +20,7 @@ from foretrain.errors import InvalidInput
 from foretrain.report._extras import require
 from foretrain.report._figures import plot_comparison
 from foretrain.report._findings import findings, score, worst_curves
-from foretrain.report._grid import Grid, comparison_grid, percent, show, words
+from foretrain.report._grid import Grid, comparison_grid, percent, plus_minus, show, words
 from foretrain.report._heatmap import error_table, shade
 from foretrain.report._payload import chart_data, csv_text, data_uri, json_text, spectrum_data
 from foretrain.report._spectrum import fact_words, plot_spectrum, read_spectrum
@@ -28,6 +28,7 @@ from foretrain.report._spectrum import fact_words, plot_spectrum, read_spectrum
 Tables = Mapping[str, Sequence[Mapping[str, Any]]] | Iterable[tuple[str, Sequence[Mapping[str, Any]]]]
 
 _VERSIONS = ("foretrain", "jax", "numpy", "scipy", "scikit-learn")
+_MANY = {"width": "widths", "samples": "sample sizes", "time": "times", "depth": "depths", "activation": "activations"}
 # Attributes that have a place of their own on the page, or none.
 _SHOWN_ELSEWHERE = ("messages", "versions", "schema_version")
 
@@ -118,7 +119,7 @@ def render(
         scope=_scope(grid, comparison),
         chart=chart_data(grid),
         picture=_picture(plot_comparison(comparison)),
-        heat=_heat(grid),
+        heats=[_heat(grid, name) for name in grid.quantities],
         findings=findings(grid, comparison),
         worst=_columns(worst_curves(grid)),
         notes=[str(n) for n in notes],
@@ -147,10 +148,11 @@ def _scope(grid: Grid, comparison: Comparison) -> str:
     for name in (*grid.axes, grid.horizontal):
         if name:
             count = len(comparison.training.coords.get(name, grid.coords[name]))
-            value = f"{words(name)} {show(grid.coords[name][0])}" if count == 1 else f"{count} × {words(name)}"
+            many = _MANY.get(name, f"values of {words(name)}")
+            value = f"{words(name)} {show(grid.coords[name][0])}" if count == 1 else f"{count} {many}"
             counts.append(value)
     seeds = comparison.training.attrs.get("seeds")
-    said = ", ".join(counts) or "a single point"
+    said = ", ".join(counts).capitalize() or "A single point"
     return f"{said}; {seeds} networks at every point" if isinstance(seeds, int) else said
 
 
@@ -161,19 +163,21 @@ def _picture(figure: Any) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _heat(grid: Grid) -> dict[str, Any]:
-    rows, columns, median, worst, beyond = error_table(grid, grid.quantities[grid.main])
+def _heat(grid: Grid, name: str) -> dict[str, Any]:
+    """The errors of one loss by size, as rows of cells; `None` where nothing could be compared."""
+    rows, columns, median, worst, beyond = error_table(grid, grid.quantities[name])
     colour, panel, rest = grid.roles()
     varied = [words(a) for a in (*rest, grid.horizontal) if a and len(grid.coords[a]) > 1]
     shades = shade(np.nan_to_num(median))
     return {
+        "name": name,
         "row_axis": words(colour) if colour else "",
         "column_axis": words(panel) if panel else "",
         "columns": columns,
         "over": " and ".join(varied),
         "rows": [
             (
-                name,
+                row,
                 [
                     {"median": median[i, j], "worst": worst[i, j], "beyond": beyond[i, j], "shade": f"{shades[i, j]:.3f}"}
                     if np.isfinite(median[i, j])
@@ -181,7 +185,7 @@ def _heat(grid: Grid) -> dict[str, Any]:
                     for j in range(len(columns))
                 ],
             )
-            for i, name in enumerate(rows)
+            for i, row in enumerate(rows)
         ],
     }
 
@@ -191,7 +195,7 @@ def _point_rows(grid: Grid, most: int = 600) -> tuple[list[str], list[list[str]]
     quantity = grid.quantities[grid.main]
     chosen = np.unique(np.linspace(0, len(grid.x) - 1, min(len(grid.x), 7)).round().astype(int))
     names = [a for a in (*grid.axes, grid.horizontal) if a]
-    head = [words(a) for a in names] + ["predicted", "trained", "± s.e.", "error", "z"]
+    head = [words(a) for a in names] + ["predicted", "trained ± s.e.", "error", "z"]
     rows: list[list[str]] = []
     whole = len(chosen) == len(grid.x)
     for index in np.ndindex(quantity.theory.shape):
@@ -201,7 +205,7 @@ def _point_rows(grid: Grid, most: int = 600) -> tuple[list[str], list[list[str]]
             return head, rows, False
         at = [show(grid.coords[a][i]) for a, i in zip((*grid.axes, grid.horizontal), index, strict=True) if a]
         z = quantity.z[index]
-        values = [show(v[index]) for v in (quantity.theory, quantity.measured, quantity.stderr)]
+        values = [show(quantity.theory[index]), plus_minus(quantity.measured[index], quantity.stderr[index])]
         rows.append([*at, *values, percent(quantity.error[index], signed=True), f"{z:+.1f}" if np.isfinite(z) else "–"])
     return head, rows, whole
 
@@ -210,7 +214,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[st
     """Head and cells of a plain table; columns in the order in which rows name them."""
     head = list(dict.fromkeys(str(column) for row in rows for column in row))
     cells = [{str(column): value for column, value in row.items()} for row in rows]
-    return [words(h) for h in head], [[_cell(row.get(column, "")) for column in head] for row in cells]
+    return [words(h) for h in head], [[_cell(row.get(column)) for column in head] for row in cells]
 
 
 def _cell(value: Any) -> str:

@@ -5,7 +5,7 @@
   const read = (id) => { const e = document.getElementById(id); return e ? JSON.parse(e.textContent) : null; };
   const number = (v) => v === null ? NaN : v === "inf" ? Infinity : v === "-inf" ? -Infinity : v === "nan" ? NaN : v;
   const finite = Number.isFinite;
-  const HIGH = 232, LOW = 92, GAP = 16, LEFT = 46, RIGHT = 12, TOP = 8, BOTTOM = 34;
+  const HIGH = 232, LOW = 92, GAP = 22, LEFT = 46, RIGHT = 12, TOP = 8, BOTTOM = 34;
 
   function node(name, attributes, parent, text) {
     const e = name === "html" ? document.createElement(attributes.tag) : document.createElementNS(SVG, name);
@@ -29,8 +29,15 @@
   function percent(v) {
     if (!finite(v)) return show(v);
     const p = 100 * v, size = Math.abs(p);
-    const digits = size >= 10 ? 0 : size >= 0.995 || size === 0 ? 1 : size >= 0.0995 ? 2 : 3;
+    const digits = size >= 10 || size === 0 ? 0 : size >= 0.995 ? 1 : size >= 0.0995 ? 2 : 3;
     return (p > 0 ? "+" : "") + p.toFixed(digits).replace("-", "−") + " %";
+  }
+
+  function plusMinus(v, s) {
+    if (!finite(v) || !finite(s) || s <= 0) return show(v);
+    const digits = 1 - Math.floor(Math.log10(s));
+    if (digits < 0 || digits > 6) return `${show(v)} ± ${show(Number(s.toPrecision(2)))}`;
+    return `${v.toFixed(digits)} ± ${s.toFixed(digits)}`.replace("-", "−");
   }
 
   // ---- axes -------------------------------------------------------------------------------------------------------
@@ -55,7 +62,8 @@
     const found = [];
     if (decades > 1.6) {
       const stride = Math.max(1, Math.ceil((last - first + 1) / count));
-      for (let e = first; e <= last; e += stride) found.push([10 ** e, e >= -2 && e <= 2 ? show(10 ** e) : power(e)]);
+      const plain = first >= -2 && last <= 3;
+      for (let e = first; e <= last; e += stride) found.push([10 ** e, plain ? show(10 ** e) : e === 0 ? "1" : e === 1 ? "10" : power(e)]);
       return found;
     }
     if (decades < 0.25) return steps(s.low, s.high, count);
@@ -141,12 +149,12 @@
     const shown = entries(state.panel);
     chart.classList.toggle("single", shown.length < 2);
     const q = data.quantities[state.quantity], d = domains(q);
-    for (const p of shown) {
-      const box = html("div", { class: "panel" }, chart);
-      const name = state.panel === null || axis[state.panel].values.length < 2 ? "" : `${axis[state.panel].label} ${axis[state.panel].values[p]}`;
-      if (name) html("h3", {}, box, name);
-      panels.push(drawPanel(box, q, d, p, name));
-    }
+    const named = state.panel !== null && axis[state.panel].values.length > 1;
+    const names = shown.map((p) => named ? `${axis[state.panel].label} ${axis[state.panel].values[p]}` : "");
+    // All boxes first: a panel's width depends on how many there are.
+    const boxes = shown.map(() => html("div", { class: "panel" }, chart));
+    boxes.forEach((box, i) => { if (names[i]) html("h3", {}, box, names[i]); });
+    panels = boxes.map((box, i) => drawPanel(box, q, d, shown[i], names[i]));
     mark();
   }
 
@@ -159,7 +167,7 @@
     const x = data.x.log ? scale(first, last, LEFT + 6, right - 6, true) : scale(first - pad, last + pad, LEFT, right, false);
     const y = scale(d.low, d.high, TOP + HIGH, TOP, d.log), e = scale(-d.reach, d.reach, bottom, low0, false);
     verticalRules(svg, y, LEFT, right, 5);
-    verticalRules(svg, e, LEFT, right, 3);
+    verticalRules(svg, e, LEFT, right, 4);
     const marks = data.x.words ? places.map((v, i) => [v, data.x.text[i]]) : ticks(x, Math.max(3, Math.floor(w / 60)));
     for (const [v, label] of marks) {
       if (data.x.beyond !== null && v > data.x.beyond * 0.8) continue;
@@ -172,8 +180,8 @@
       node("text", { x: x(data.x.beyond), y: bottom + 15, "text-anchor": "middle" }, svg, "∞");
     }
     node("text", { class: "name", x: right, y: bottom + 30, "text-anchor": "end" }, svg, data.x.label);
-    node("text", { class: "name", x: LEFT + 5, y: TOP + 10 }, svg, q.label).classList.add("over");
-    node("text", { class: "name", x: LEFT + 5, y: low0 + 10 }, svg, "error, %");
+    node("text", { class: "name", x: right, y: TOP + 10, "text-anchor": "end" }, svg, q.label);
+    node("text", { class: "name", x: right, y: low0 - 5, "text-anchor": "end" }, svg, "error, %");
     node("line", { class: "frame", x1: LEFT, x2: right, y1: TOP + HIGH, y2: TOP + HIGH }, svg);
     node("line", { class: "frame", x1: LEFT, x2: right, y1: bottom, y2: bottom }, svg);
     node("line", { class: "zero", x1: LEFT, x2: right, y1: e(0), y2: e(0) }, svg);
@@ -273,7 +281,7 @@
       html("i", { style: tint(state.colour, c) }, first);
       first.append(state.colour === null ? "" : axis[state.colour].values[c]);
       html("td", {}, row, show(q.theory[at]));
-      html("td", {}, row, show(q.measured[at]) + (finite(q.stderr[at]) && finite(q.measured[at]) ? ` ± ${show(Number(q.stderr[at].toPrecision(2)))}` : ""));
+      html("td", {}, row, plusMinus(q.measured[at], q.stderr[at]));
       html("td", {}, row, percent(q.error[at]));
       html("td", {}, row, finite(q.z[at]) ? (q.z[at] > 0 ? "+" : "") + q.z[at].toFixed(1).replace("-", "−") : "–");
       const away = height === null ? Infinity : Math.abs(panel.y(finite(q.measured[at]) ? q.measured[at] : q.theory[at]) - height);
@@ -351,8 +359,9 @@
   function drawSpectrum() {
     const home = document.getElementById("spectrum-chart");
     home.textContent = "";
-    for (const panel of spectrum.panels) {
-      const box = html("div", { class: "panel" }, home);
+    const boxes = spectrum.panels.map(() => html("div", { class: "panel" }, home));
+    for (const [n, panel] of spectrum.panels.entries()) {
+      const box = boxes[n];
       html("h3", {}, box, panel.title);
       const w = Math.max(box.clientWidth, 200), height = 260, right = w - RIGHT;
       const xs = panel.series.flatMap((s) => s.x), ys = panel.series.flatMap((s) => s.y);
