@@ -150,7 +150,9 @@ def test_gradient_descent(spectrum, width, samples, noise):
 def test_gradient_descent_near_the_edge():
     """A step of 0.9 of what the spectrum's edge allows: the filters oscillate."""
     spectrum = spectrum_of()
-    problem = Problem(SpectrumTask(*spectrum), RandomFeatures(width=WIDTH), GradientDescent(learning_rate=0.1, samples=SAMPLES))
+    problem = Problem(
+        SpectrumTask(*spectrum), RandomFeatures(width=WIDTH), GradientDescent(learning_rate=0.1, samples=SAMPLES)
+    )
     rate = 0.9 * float(solve(problem, [1]).values("max_stable_lr"))
     c0, c1 = march(step_integrator(np.full(60, rate)), spectrum, WIDTH, SAMPLES, NOISE)
     test, train = predicted(GradientDescent(learning_rate=rate), np.arange(61), spectrum, WIDTH, SAMPLES, NOISE)
