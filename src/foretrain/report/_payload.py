@@ -81,7 +81,7 @@ def spectrum_data(table: SpectrumTable) -> dict[str, Any]:
         series = [] if inside.all() else [line(table.power, ~inside, "extended", "dash", "orange")]
         for values, label, colour in ((table.naive, "same points (biased)", "grey"), (table.cross, "fresh points", "orange")):
             if values is not None:
-                place, mean = log_bins(table.k[: len(values)], values)
+                place, mean = log_bins(np.arange(1.0, len(values) + 1), values)
                 series.append({"label": label, "kind": "points", "colour": colour, "x": _numbers(place), "y": _numbers(mean)})
         if table.cross is None:
             place, mean = log_bins(table.k[inside], table.power[inside])
@@ -106,6 +106,15 @@ def csv_text(grid: Grid) -> str:
         where = [grid.coords[a][i] for a, i in zip((*grid.axes, grid.horizontal), index, strict=True) if a]
         writer.writerow([_cell(v) for v in where] + [_cell(c[index]) for c in columns])
     return out.getvalue()
+
+
+def spectrum_csv(table: SpectrumTable) -> str:
+    """The spectrum that the theory used, one mode or bin of modes a row."""
+    columns = {"k": table.k, "eigenvalue": table.eigenvalues}
+    if table.power is not None:
+        columns["power_per_mode"] = table.power
+    rows = zip(*(c.tolist() for c in columns.values()), strict=True)
+    return "\n".join([",".join(columns), *(",".join(_cell(v) for v in row) for row in rows)]) + "\n"
 
 
 def json_text(comparison: Comparison) -> str:

@@ -78,7 +78,8 @@ def plot_spectrum(spectrum: Mapping[str, Any], path: str | os.PathLike | None = 
     if table.power is not None:
         for values, colour, label in ((table.naive, "#8791a0", "same points"), (table.cross, orange, "fresh points")):
             if values is not None:
-                place, mean = log_bins(table.k[: len(values)], values)
+                # One value for each single mode, also where the table's tail is in bins.
+                place, mean = log_bins(np.arange(1.0, len(values) + 1), values)
                 panels[1].plot(place, mean, "o", ms=2.6, color=colour, mfc="white", mew=0.8, label=label, zorder=2)
         _panel(panels[1], table, table.power, orange, "target power per mode", 0.5)
     figure.suptitle(" · ".join(fact_words(f) for f in table.facts), fontsize=8, color=INK["light"])
@@ -108,7 +109,7 @@ def read_spectrum(spectrum: Mapping[str, Any]) -> SpectrumTable:
     if k.shape != eigenvalues.shape:
         raise InvalidInput(f"plot_spectrum(k): expected {eigenvalues.size} values, one for each mode, got {k.size}.")
     facts = []
-    for name in ("capacity", "source", "noise"):
+    for name in ("capacity", "source", "noise", "unresolved", "universality"):
         if name in known:
             values = np.atleast_1d(_array(known[name]))
             low, high = (float(values[1]), float(values[2])) if values.size >= 3 else (np.nan, np.nan)
@@ -119,7 +120,7 @@ def read_spectrum(spectrum: Mapping[str, Any]) -> SpectrumTable:
         k,
         eigenvalues,
         power,
-        *(None if v is None else _array(v)[: k.size] for v in (_first(known, _NAIVE), _first(known, _CROSS))),
+        *(None if v is None else _array(v) for v in (_first(known, _NAIVE), _first(known, _CROSS))),
         None if head is None else int(head),
         None if fit is None else (float(fit[0]), float(fit[1])),
         tuple(facts),
