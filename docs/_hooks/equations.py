@@ -17,7 +17,9 @@ log = logging.getLogger("mkdocs.hooks.equations")
 
 _MATH = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
 _TAG = re.compile(r"\\tag\{([A-Z]+\.\d+)\}")
-_SKIP = re.compile(r"(<(?:a|code|pre|math|h1|script|style)\b.*?</(?:a|code|pre|math|h1|script|style)>|<[^>]*>)", re.DOTALL)
+_SKIP = re.compile(
+    r"(<(?:a|code|pre|math|h1|script|style)\b.*?</(?:a|code|pre|math|h1|script|style)>|<[^>]*>)", re.DOTALL
+)
 _CITATION = re.compile(r"\(((?:RF|MS|K)\.\d+)\)")
 
 # Letters that LaTeX writes with an alphabet and MathML Core wants as characters of their own.
@@ -68,14 +70,14 @@ def _render(source: str, display: bool, where: str) -> str:
         return html.escape(source)
     if "\\" in math:
         log.warning("%s: unknown LaTeX command in %r", where, source)
-    math = _STYLED.sub(lambda m: f"<mi>{_letter(m[1], m[2], where)}</mi>", math).replace("<mi>&#x0007E;</mi>", "<mo>&#x223C;</mo>")
+    math = _STYLED.sub(lambda m: f"<mi>{_letter(m[1], m[2], where)}</mi>", math).replace(
+        "<mi>&#x0007E;</mi>", "<mo>&#x223C;</mo>"
+    )
     if not display:
         return math
     if tag is None:
         return f'<div class="equation">{math}</div>'
-    return (
-        f'<div class="equation" id="eq-{tag[1]}">{math}<a class="equation-number" href="#eq-{tag[1]}">({tag[1]})</a></div>'
-    )
+    return f'<div class="equation" id="eq-{tag[1]}">{math}<a class="equation-number" href="#eq-{tag[1]}">({tag[1]})</a></div>'
 
 
 def _letter(alphabet: str, letter: str, where: str) -> str:

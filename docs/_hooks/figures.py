@@ -1,7 +1,7 @@
 """Draws the figures of the digits tutorial from a finished run, and prints the numbers that the page quotes.
 
-    make demo
-    .venv/bin/python docs/_hooks/figures.py demo/curves.nc
+make demo
+.venv/bin/python docs/_hooks/figures.py demo/curves.nc
 """
 
 import sys

@@ -24,6 +24,9 @@ def test_examples_run(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     report = doctest.testmod(
-        importlib.import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS, raise_on_error=False
+        importlib.import_module(module),
+        optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS,
+        raise_on_error=False,
     )
-    assert report.attempted and not report.failed, f"{module}: {report.failed} of {report.attempted} examples failed"
+    assert report.attempted, f"{module}: no example was found"
+    assert not report.failed, f"{module}: {report.failed} of {report.attempted} examples failed"

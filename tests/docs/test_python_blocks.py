@@ -17,7 +17,8 @@ _LONG = "<!-- blocks: long -->"
 def _parameters() -> list:
     pages = [page for page in PAGES if page.exists() and blocks(page, "python")]
     return [
-        pytest.param(page, id=name(page), marks=[pytest.mark.long] if _LONG in page.read_text() else []) for page in pages
+        pytest.param(page, id=name(page), marks=[pytest.mark.long] if _LONG in page.read_text() else [])
+        for page in pages
     ]
 
 

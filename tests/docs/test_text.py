@@ -4,7 +4,6 @@ import importlib
 import re
 import shlex
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _blocks import PAGES, ROOT, blocks, name
 
 _PAGES = [page for page in PAGES if page.exists()]
-_ROOMS = ("claims", "curves", "errors", "kernels", "limits", "limits.linear", "problems", "report", "studies", "tasks", "training")
+_ROOMS = (
+    "claims",
+    "curves",
+    "errors",
+    "kernels",
+    "limits",
+    "limits.linear",
+    "problems",
+    "report",
+    "studies",
+    "tasks",
+    "training",
+)
 
 
 def _having(language: str) -> list:
@@ -22,13 +33,12 @@ def _having(language: str) -> list:
 
 @pytest.mark.parametrize("page", _having("toml"))
 def test_toml_blocks_are_studies(page: Path, tmp_path: Path) -> None:
-    from foretrain.studies import parse_study
+    from foretrain.studies import parse_study, read_study
 
     for block in blocks(page, "toml"):
-        if "fragment" in block.options:  # a part of a study, shown alone: valid TOML, keys checked elsewhere
-            tomllib.loads(block.text)
-        else:
-            assert parse_study(block.text, f"{name(page)}:{block.line}", tmp_path).problem.shape is not None
+        study = parse_study(block.text, f"{name(page)}:{block.line}", tmp_path)
+        if shown := re.match(r'title="(studies/\S+)"', block.options):  # a page that shows a file shows what is in it
+            assert study == read_study(ROOT / shown[1]), f"{name(page)}:{block.line}: differs from {shown[1]}"
 
 
 @pytest.mark.parametrize("page", _having("console"))
@@ -53,7 +63,10 @@ def test_commands_exist(page: Path) -> None:
                 assert words[1] in root, line
                 continue
             assert words[1] in verbs, f"{name(page)}:{block.line}: no verb {words[1]!r}"
-            known = {option for p in verbs[words[1]].params for option in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
+            known = {option for p in verbs[words[1]].params for option in (*p.opts, *p.secondary_opts)} | {
+                "--help",
+                "-h",
+            }
             for word in words[2:]:
                 if word.startswith("-") and word != "-":
                     assert word.split("=")[0] in known, f"{name(page)}:{block.line}: {words[1]} has no option {word!r}"
@@ -92,7 +105,9 @@ def _public(room: str) -> list[str]:
     module = importlib.import_module(f"foretrain.{room}")
     if not hasattr(module, "__path__"):  # a module, not a room with an `__init__`: what it defines is what it offers
         return [
-            n for n, v in vars(module).items() if not n.startswith("_") and getattr(v, "__module__", None) == module.__name__
+            n
+            for n, v in vars(module).items()
+            if not n.startswith("_") and getattr(v, "__module__", None) == module.__name__
         ]
     return re.findall(r"^from \S+ import (\w+) as \1$", Path(str(module.__file__)).read_text(), re.MULTILINE)
 
@@ -115,7 +130,9 @@ def test_every_public_name_is_documented(room: str) -> None:
 def test_top_level_names_are_documented() -> None:
     import foretrain
 
-    documented = set(re.findall(r"::: (foretrain[\w.]*)", "\n".join(p.read_text() for p in (ROOT / "docs/api").glob("*.md"))))
+    documented = set(
+        re.findall(r"::: (foretrain[\w.]*)", "\n".join(p.read_text() for p in (ROOT / "docs/api").glob("*.md")))
+    )
     last = {found.rsplit(".", 1)[-1] for found in documented}
     missing = [n for n in foretrain.__all__ if n != "__version__" and n not in last]
     assert not missing, f"add these to docs/api/: {', '.join(missing)}"
@@ -134,4 +151,6 @@ def test_study_file_reference_names_every_key() -> None:
         for kind, part in kinds.items():
             assert kind in sections, f"docs/reference/study-file.md: no section for {kind!r}"
             for field in dataclasses.fields(part):
-                assert f"| `{field.name}` " in sections[kind], f"docs/reference/study-file.md: {kind}: no row for `{field.name}`"
+                assert f"| `{field.name}` " in sections[kind], (
+                    f"docs/reference/study-file.md: {kind}: no row for `{field.name}`"
+                )
