@@ -57,6 +57,12 @@ def test_points_that_cannot_be_compared_are_left_out_and_counted():
     assert row.within == 0.0  # z = 4
 
 
+def test_rounding_is_not_compared():
+    pairing = pair(made([1.0, 3e-20, 3e-12], time=[1.0, 2.0, 3.0]), made([1.0, 1e-20, 3e-12], time=[1.0, 2.0, 3.0]))
+    np.testing.assert_array_equal(pairing.error.values("test_loss"), [0.0, np.nan, 0.0])
+    assert summarize(pairing)[0].left_out == 1
+
+
 def test_nothing_comparable_is_said():
     (row,) = summarize(pair(made([INF], time=[1.0]), made([INF], time=[1.0])))
     assert (row.points, row.left_out) == (0, 1)
@@ -80,7 +86,7 @@ class TestTrainablePart:
 
     def test_nothing_trainable_names_solve(self):
         problem = Problem(Digits(), RandomFeatures(width=4), GradientFlow(samples=INF))
-        with pytest.raises(UnsupportedProblem, match="no size of this problem can be trained .*`solve`"):
+        with pytest.raises(UnsupportedProblem, match=r"no size of this problem can be trained .*`solve`"):
             trainable_part(problem)
 
     def test_infinite_modes_are_told(self):

@@ -77,7 +77,7 @@ def test_folder_from_the_environment(tmp_path, monkeypatch):
 
 def test_a_named_folder_that_cannot_be_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InvalidInput, match="store: cannot keep results in .*; give another folder with --store"):
+    with pytest.raises(InvalidInput, match=r"store: cannot keep results in .*; give another folder with --store"):
         Store(tmp_path / "file" / "store")
     with pytest.raises(InvalidInput, match="cannot keep results"):
         Store("a\0b")

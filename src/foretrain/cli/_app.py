@@ -23,8 +23,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_PLOT_SUFFIXES = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp")
-
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file; `foretrain init` prints one.")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="curves.nc", help="Write the result as NetCDF.")]
 Plot = Annotated[
@@ -57,13 +55,14 @@ def _root(
 def measure(
     study_file: StudyFile,
     output: Output = None,
+    plot: Plot = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """How the network sees the data: spectrum, exponents."""
-    from foretrain.cli._verbs import run_measure
+    from foretrain.cli._verbs import Wishes, run_measure
 
-    run_measure(Voice(quiet=quiet, as_json=as_json), study_file, output)
+    run_measure(Voice(quiet=quiet, as_json=as_json), Wishes(study_file, output, plot, no_store=True))
 
 
 @app.command()
@@ -197,11 +196,11 @@ def _complain(message: object, code: int) -> int:
 
 
 def _complete_plot(arguments: list[str]) -> list[str]:
-    """`--plot` may stand alone: the next word is its value only when it names a picture."""
+    """`--plot` may stand alone: the next word is its value unless it is an option or the study file."""
     completed = []
     for i, word in enumerate(arguments):
         follower = arguments[i + 1] if i + 1 < len(arguments) else ""
-        alone = word == "--plot" and (follower.startswith("-") or Path(follower).suffix.lower() not in _PLOT_SUFFIXES)
+        alone = word == "--plot" and (follower.startswith("-") or Path(follower).suffix in ("", ".toml"))
         completed.append("--plot=" if alone else word)
     return completed
 

@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -13,11 +14,22 @@ from foretrain.cli import _tables
 from foretrain.cli._console import Voice, check_writable
 from foretrain.curves import LearningCurves
 from foretrain.errors import ForetrainError, InvalidInput, MissingExtra
-from foretrain.studies import Store, Study, read_study, solve_study, summarize, train_study
+from foretrain.studies import (
+    Store,
+    Study,
+    measure_study,
+    measured_curves,
+    read_study,
+    solve_study,
+    summarize,
+    train_study,
+)
 from foretrain.studies import compare as compare_study
 from foretrain.studies._study import named_by_file
+from foretrain.tasks import AbstractDataTask
 
 INTERRUPTED = 130
+_PICTURES = (".png", ".svg", ".pdf")
 _NO_ANSWER = {"failed", "not converged"}
 
 
@@ -55,7 +67,9 @@ class Wishes:
         check_writable("--output", self.output)
         check_writable("--plot", self.plot_path)
         check_writable("--report", self.report)
-        if self.plot is not None:
+        if self.plot_path is not None:
+            if self.plot_path.suffix.lower() not in _PICTURES:
+                raise InvalidInput(f"--plot: expected a name that ends in {', '.join(_PICTURES)}, got {self.plot_path}")
             _require("matplotlib", "--plot", "plot")
         if self.report is not None:
             for package in ("matplotlib", "jinja2"):
@@ -80,17 +94,27 @@ def run_solve(voice: Voice, wishes: Wishes) -> None:
 
 
 def run_train(voice: Voice, wishes: Wishes) -> None:
-    """Train and hand over."""
+    """Train and hand over; after Ctrl-C, what the finished seeds say."""
+    interrupted = False
     with _session(voice, wishes) as (study, store, progress):
-        curves = train_study(study, store=store, progress=progress)
+        from foretrain.training import TrainingInterrupted
+
+        try:
+            curves = train_study(study, store=store, progress=progress)
+        except TrainingInterrupted as interruption:
+            curves, interrupted = interruption.curves, True
+    if interrupted:
+        voice.say("interrupted", f"averages over {curves.attrs['seeds']} of {study.seeds} seeds")
     _hand_over_curves(voice, wishes, study, curves, "train")
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 def run_compare(voice: Voice, wishes: Wishes) -> None:
     """Compare and hand over."""
     with _session(voice, wishes) as (study, store, progress):
         comparison = compare_study(study, store=store, progress=progress)
-        measured = _measured(study) if wishes.report is not None else None
+        measured = _spectrum_for_report(study) if wishes.report is not None else {}
     if wishes.output is not None:
         comparison.save(wishes.output)
     if wishes.plot_path is not None:
@@ -100,7 +124,10 @@ def run_compare(voice: Voice, wishes: Wishes) -> None:
     if wishes.report is not None:
         from foretrain.report import write_report
 
-        write_report(comparison, study, wishes.report, measured=measured)
+        title = study.title or wishes.study_file.stem
+        write_report(
+            comparison, wishes.report, title=title, study_text=wishes.study_file.read_text("utf-8-sig"), **measured
+        )
     rows = summarize(comparison)
     if voice.as_json:
         voice.json(comparison.to_json())
@@ -127,6 +154,11 @@ def _hand_over_curves(voice: Voice, wishes: Wishes, study: Study, curves: Learni
     _say_files(voice, wishes)
     _say_messages(voice, curves)
     _check_any(verb, curves)
+
+
+def _spectrum_for_report(study: Study) -> dict[str, Any]:
+    """The measured spectrum of a data task, which the report shows beside the curves."""
+    return {"spectrum": measure_study(study).for_plot()} if isinstance(study.problem.task, AbstractDataTask) else {}
 
 
 @contextlib.contextmanager
@@ -196,12 +228,19 @@ def _require(package: str, option: str, extra: str) -> None:
 def run_measure(voice: Voice, wishes: Wishes) -> None:
     """Measure and hand over."""
     with _session(voice, wishes) as (study, _, _):
-        measured = _measured(study)
-        if measured is None:
-            raise InvalidInput(
-                f"measure: a {study.problem.task.kind!r} task declares its spectrum, so there is nothing to measure; "
-                "give a data task (digits, fashion-mnist, arrays)."
-            )
+        measured = measure_study(study)
+    curves = measured_curves(measured)
+    if wishes.output is not None:
+        curves.save(wishes.output)
+    if wishes.plot_path is not None:
+        from foretrain.report import plot_spectrum
+
+        plot_spectrum(measured.for_plot(), wishes.plot_path)
+    if voice.as_json:
+        voice.json(curves.to_json())
+    else:
+        voice.show(_heading(study, wishes)[0], *repr(measured).splitlines())
+    _say_files(voice, wishes)
 
 
 def run_claims(voice: Voice, papers: Sequence[str], *, fast: bool) -> None:

@@ -16,6 +16,8 @@ from foretrain.studies._store import Store
 from foretrain.studies._study import Study
 
 LOSSES = ("test_loss", "train_loss")
+# Measured losses below this share of the largest are rounding of float64: an error relative to them means nothing.
+_FLOOR = 1e-13
 
 
 def compare(
@@ -42,7 +44,8 @@ def compare(
 
     Returns:
         Groups `theory`, `training` and `error`. The last holds, for `test_loss` and `train_loss`: theory / measured - 1;
-        `_stderr`, the standard error that seeds give it; `_z`, (theory - measured) / standard error of the measurement.
+        `_stderr`, the standard error that seeds give it; `_z`, (theory - measured) / standard error of the measurement. They
+        are NaN where the measured loss is zero to the rounding of float64.
 
     Raises:
         UnsupportedProblem: No limit covers the problem, or no size of it can be trained.
@@ -122,6 +125,8 @@ def pair(theory: LearningCurves, training: LearningCurves) -> Comparison:
         stderr = (
             training.values(f"{name}_stderr") if f"{name}_stderr" in training else np.full(measured.shape, math.nan)
         )
+        finite = measured[np.isfinite(measured)]
+        measured = np.where(measured > _FLOOR * finite.max(initial=0.0), measured, math.nan)
         with np.errstate(all="ignore"):
             variables[name] = (dims, predicted / measured - 1)
             variables[f"{name}_stderr"] = (dims, np.abs(predicted / measured**2) * stderr)
@@ -157,14 +162,14 @@ class Summary:
 
     Args:
         name: The loss.
-        points: Pairs that could be compared: both finite, measured above zero.
+        points: Pairs that could be compared: both finite, measured above the rounding of float64.
         left_out: Pairs that could not.
         median: Median of |theory / measured - 1|.
         worst: Largest of them.
         where: The point of the worst, for example `{"width": 64.0, "time": 10.0}`.
         beyond_noise: Largest of |theory / measured - 1| less two standard errors of the measured mean (0 inside them).
         noise: Median of that standard error, relative to the measured mean.
-        within: Share of points with |z| <= 3.
+        within: Share of points with |z| <= 2.
     """
 
     name: str
@@ -200,12 +205,11 @@ def summarize(comparison: Comparison, names: Sequence[str] = LOSSES) -> list[Sum
         if name not in comparison.error:
             continue
         dims, error = comparison.error.variables[name]
-        measured = comparison.training.values(name)
         relative = np.abs(error)
         with np.errstate(all="ignore"):
             noise = comparison.error.values(f"{name}_stderr") / np.maximum(np.abs(1 + error), 1e-300)
             z = np.abs(comparison.error.values(f"{name}_z"))
-        usable = np.isfinite(error) & (measured > 0)
+        usable = np.isfinite(error)
         count = int(np.sum(usable))
         if not count:
             rows.append(Summary(name, 0, error.size, math.nan, math.nan, {}, math.nan, math.nan, math.nan))
@@ -225,7 +229,7 @@ def summarize(comparison: Comparison, names: Sequence[str] = LOSSES) -> list[Sum
                 where,
                 float(np.max(beyond[usable])),
                 float(np.median(noise[sampled])) if np.any(sampled) else math.nan,
-                float(np.mean(z[judged] <= 3)) if np.any(judged) else math.nan,
+                float(np.mean(z[judged] <= 2)) if np.any(judged) else math.nan,
             )
         )
     return rows
