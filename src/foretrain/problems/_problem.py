@@ -82,6 +82,14 @@ class Problem(Declaration):
                 found[name] = values
         return found
 
+    def facts(self) -> dict[str, Any]:
+        """What a result says about the problem that made it: digest, kinds, and every plain value that is not an axis."""
+        found: dict[str, Any] = {"problem": self.digest()}
+        for name, part in zip(("task", "model", "training"), self.parts(), strict=True):
+            found[name] = part.kind
+            found |= {k: v for k, v in part.to_table().items() if isinstance(v, (bool, int, float, str))}
+        return found
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Length of every axis."""

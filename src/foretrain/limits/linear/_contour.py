@@ -83,7 +83,27 @@ def ellipse(
     return edge * root * root, (np.cosh(0.5 * w) / root) / (2.0 * m)
 
 
-def ellipse_path(edge: float, log_radius: float, m: int, far: float, rows: int) -> Complex[np.ndarray, "row point"]:
+def fit_ellipse(values, last: float, edge: float) -> tuple[float, int]:
+    """The widest ellipse on which |f| stays moderate up to time `last`, and how many points it takes."""
+    time = np.array([last])
+
+    def growth(log_radius):
+        result = values(ellipse(edge, log_radius, 65)[0], time)
+        return np.max(np.abs(result)) if np.all(np.isfinite(result)) else np.inf
+
+    limit = GROWTH * max(1.0, growth(1e-9))
+    low, high = np.log(1e-9), np.log(1.2)
+    if growth(1.2) <= limit:
+        low = high
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if growth(np.exp(middle)) <= limit else (low, middle)
+    radius = float(np.exp(low))
+    # Aliasing falls like exp(-2 m radius): 18 / radius points leave e^-36.
+    return radius, int(np.ceil(18.0 / radius))
+
+
+def ellipse_path(edge: float, log_radius: float, m: int, far: float, rows: int = 40) -> Complex[np.ndarray, "row point"]:
     """Ellipses that shrink from |z| > `far` to the one of `log_radius`: a path for continuation."""
     start = max(np.log(4.0 * far / edge) + 1.0, 2.0, 2.0 * log_radius) if edge > 0 else 2.0
     radii = np.geomspace(start, log_radius, rows)

@@ -17,10 +17,9 @@ from foretrain.limits.linear._programs import closed_kappa, closed_tile, open_pr
 from foretrain.limits.linear._static import ridge_losses
 
 TILE = 64
-PATH_ROWS = 40
 TIME_SIZES = (16, 128, 1024)
 # Problems per compiled call: small enough for the working set to stay in the cache.
-BATCH = 8
+BATCH = 4
 # The largest closed contour, in points above the axis: beyond, a point is "not converged" rather than slow.
 MAX_CLOSED = 4096
 # Rounding, relative to the loss before training and to the loss itself (with the compression of the spectrum).
@@ -97,8 +96,8 @@ def _positive(name: str, value) -> np.ndarray:
 
 
 def node_size(nodes: int) -> int:
-    """The padded number of nodes: multiples of 64 up to 512, then of 256."""
-    step = 64 if nodes <= 512 else 256
+    """The padded number of nodes: multiples of 32 up to 256, then of 128."""
+    step = 32 if nodes <= 256 else 128
     return -(-nodes // step) * step
 
 
@@ -214,7 +213,8 @@ class _Run:
         block = np.floor(np.log2(np.maximum(self.times[order], 16.0)) / 2.0)
         for value in np.unique(block):
             chosen = order[block == value]
-            log_radius, m = self._ellipse(self.times[chosen], edge)
+            log_radius, m = contour.fit_ellipse(self.dynamics.values, self.times[chosen].max(), edge)
+            m = -(-m // TILE) * TILE
             if m > MAX_CLOSED:
                 self.good[np.ix_(group, chosen)] = False
                 continue
@@ -225,24 +225,6 @@ class _Run:
                 place = np.ix_([0, 1], [i], np.arange(len(self.shares)), chosen)
                 self.losses[place], self.errors[place] = losses[:, None], errors[:, None]
                 self.good[np.ix_([i], chosen)] = good
-
-    def _ellipse(self, times, edge):
-        """The widest ellipse on which |f| stays moderate, and how many points it takes."""
-        last = times.max()[None]
-
-        def growth(log_radius):
-            values = self.dynamics.values(contour.ellipse(edge, log_radius, 65)[0], last)
-            return np.max(np.abs(values)) if np.all(np.isfinite(values)) else np.inf
-
-        limit = contour.GROWTH * max(1.0, growth(1e-9))
-        low, high = np.log(1e-9), np.log(1.2)
-        if growth(1.2) <= limit:
-            low = high
-        for _ in range(40):
-            middle = 0.5 * (low + high)
-            low, high = (middle, high) if growth(np.exp(middle)) <= limit else (low, middle)
-        radius = float(np.exp(low))
-        return radius, int(np.ceil(18.0 / radius / TILE)) * TILE
 
     def _ellipse_losses(self, edge, i, where, log_radius, m):
         fine = self._ellipse_sum(edge, i, where, log_radius, m)
@@ -255,7 +237,7 @@ class _Run:
         a = a * self.dynamics.values(z, self.times[where])
         total = np.sum(self.measure.trace) * (self.inv_n[i] + self.inv_p[i])
         far = FAR * max(float(np.max(self.measure.eigenvalues)), total)
-        path = contour.ellipse_path(edge, log_radius, m, far, PATH_ROWS)
+        path = contour.ellipse_path(edge, log_radius, m, far)
         rows = next((size for size in TIME_SIZES if size >= len(where)), len(where))
         a = np.pad(a, ((0, rows - len(where)), (0, 0)))
         sizes = (self.inv_n[i], self.inv_p[i])

@@ -14,11 +14,11 @@ $f_t$ is entire in $z$ and a closed ellipse serves.
 import abc
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
 
-from foretrain.errors import InvalidInput
 from foretrain.limits.linear import _contour as contour
 from foretrain.limits.linear._contour import Points
 
@@ -52,12 +52,13 @@ class Dynamics(abc.ABC):
     ) -> Complex[np.ndarray, "time point"]:
         """$f_t(z)$."""
 
-    def factor(self, z, times):
-        """A traced 1 whose derivatives are those of $\\log f_t$, on points that do not move."""
+    def still(self) -> "Dynamics | None":
+        """The same dynamics with plain numbers for traced parameters, or `None` inside a compiled function."""
+        return self
+
+    def log_derivative(self, z, times):
+        r"""Traced $\log f_t(z)$ (up to a constant) if parameters may be differentiated, else `None`."""
         del z, times
-        raise InvalidInput(
-            f"losses(times): derivatives with respect to the protocol are offered for Flow and Descent, not {self!r}."
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +117,19 @@ class Descent(Dynamics):
     learning_rate: float | np.ndarray
 
     discrete = True
+
+    def still(self):
+        """With the rate as a plain number."""
+        try:
+            return Descent(np.asarray(jax.lax.stop_gradient(self.learning_rate)))
+        except jax.errors.TracerArrayConversionError:
+            return None
+
+    def log_derivative(self, z, times):
+        """t log(1 + rate z) for a single rate."""
+        if np.ndim(self.learning_rate) > 0:
+            return None
+        return jnp.asarray(times)[:, None] * log1p(self.learning_rate * jnp.asarray(z))
 
     @property
     def rates(self) -> np.ndarray:

@@ -77,10 +77,9 @@ def implicit_kappa(root, z, measure: SpectralMeasure, inv_width, inv_samples):
 
 @implicit_kappa.defjvp
 def _implicit_kappa_jvp(primals, tangents):
-    _, *arguments = primals
     root = implicit_kappa(*primals)
     _, change = jax.jvp(
-        lambda z, measure, width, samples: residual(measure, root, z, width, samples)[0], arguments, tangents[1:]
+        lambda z, measure, width, samples: residual(measure, root, z, width, samples)[0], primals[1:], tangents[1:]
     )
     slope = residual(primals[2], root, primals[1], *primals[3:])[1]
     return root, -change / slope
@@ -135,11 +134,11 @@ def advance(measure: SpectralMeasure, track: Track, z, inv_width, inv_samples):
     target = _log(z)
 
     def unfinished(state):
-        _, _, remaining, _, _ = state
+        _, _, remaining, _ = state
         return remaining > 0.0
 
     def step(state):
-        track, _, remaining, error, _ = state
+        track, _, _, error = state
         distance = target - track.log_z
         longest = jnp.sqrt(jnp.max(_abs2(distance)))
         last = longest <= LONGEST
@@ -150,10 +149,10 @@ def advance(measure: SpectralMeasure, track: Track, z, inv_width, inv_samples):
         still = _abs2(move) < 1e-24
         curvature = jnp.where(still, track.curvature, (slope - track.slope) * _reciprocal(jnp.where(still, 1.0, move)))
         track = Track(log_z, _log(kappa), slope, curvature)
-        return track, kappa, jnp.where(last, 0.0, longest), jnp.maximum(error, newton), 0
+        return track, kappa, jnp.where(last, 0.0, longest), jnp.maximum(error, newton)
 
-    state = (track, _exp(track.log_kappa), jnp.asarray(1.0, z.real.dtype), jnp.asarray(0.0, z.real.dtype), 0)
-    track, kappa, _, error, _ = jax.lax.while_loop(unfinished, step, state)
+    state = (track, _exp(track.log_kappa), jnp.asarray(1.0, z.real.dtype), jnp.asarray(0.0, z.real.dtype))
+    track, kappa, _, error = jax.lax.while_loop(unfinished, step, state)
     # On the physical branch Im kappa has the sign of Im z.
     return track, kappa, (error <= LAST_STEP**2) & jnp.all(kappa.imag > 0.0)
 
@@ -235,7 +234,6 @@ def _implicit_real(root, ridge, measure, inv_width, inv_samples):
 
 @_implicit_real.defjvp
 def _implicit_real_jvp(primals, tangents):
-    _, ridge, _, inv_n, inv_p = primals
     root = _implicit_real(*primals)
 
     def value(kappa, ridge, measure, inv_n, inv_p):

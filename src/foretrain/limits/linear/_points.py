@@ -1,0 +1,188 @@
+r"""The resolvent engine: one-point and two-point functions of random-feature regression at single points.
+
+With $F=\frac1NA^\top A$ and $\hat\Sigma=\frac1P\Psi^\top\Psi$, averages over features and data of products of resolvents
+$(z+F\hat\Sigma)^{-1}$ become deterministic functions of a spectrum (docs/theory/random-features.md; arXiv:2402.01092,
+arXiv:2502.05074). Everything else in this package is a contour integral of these.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Complex
+
+from foretrain.errors import InvalidInput
+from foretrain.limits.linear._kappa import follow_rays, ridge_kappa
+from foretrain.limits.linear._measure import SpectralMeasure
+from foretrain.limits.linear._pairs import SHARES, correlation
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OnePoint:
+    r"""One-point functions at $z$.
+
+    Attributes:
+        z: the points.
+        kappa: $\kappa(z)$.
+        df1: degrees of freedom $\sum_k\lambda_k/(\lambda_k+\kappa)$.
+        R1: $1-\mathrm{df}_1/P$, response of the residuals; $\frac1P\mathrm{tr}(z+\frac1P\Psi F\Psi^\top)^{-1}=R_1/z$.
+        R3: $1-\mathrm{df}_1/N$, response of the features.
+        residual: $|\kappa R_1R_3-z|/|z|$, what the solver left.
+    """
+
+    z: Complex[np.ndarray, "*point"]
+    kappa: Complex[np.ndarray, "*point"]
+    df1: Complex[np.ndarray, "*point"]
+    R1: Complex[np.ndarray, "*point"]
+    R3: Complex[np.ndarray, "*point"]
+    residual: np.ndarray
+
+    def resolvent(self, eigenvalues) -> Complex[np.ndarray, "*point mode"]:
+        r"""$H_k(z)=\frac1{z+\lambda_kR_1R_3}$, the mean resolvent in each eigendirection."""
+        rate = (self.R1 * self.R3)[..., None]
+        return 1.0 / (self.z[..., None] + np.asarray(eigenvalues) * rate)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TwoPoint:
+    r"""Two-point functions at $(z,z')$: double Laplace transforms of correlations of the remaining error $v$.
+
+    Attributes:
+        C0: of $\sum_k\lambda_k\langle v_k(t)v_k(t')\rangle$: inverts to the test loss.
+        C1: of the residuals on the training set, $R_1R_1'(C_0+\sigma^2/zz')$: inverts to the train loss.
+        C2: of $\langle\hat\Sigma v\cdot\hat\Sigma v'\rangle$, label noise included.
+        shares: $C_0$ of pairs of predictors that share only some randomness: `both` ($=C_0$), `data`, `features`, `none`.
+    """
+
+    C0: np.ndarray
+    C1: np.ndarray
+    C2: np.ndarray
+    shares: dict[str, np.ndarray]
+
+
+def one_point(measure: SpectralMeasure, z, width, samples) -> OnePoint:
+    r"""$\kappa$, $\mathrm{df}_1$, $R_1$, $R_3$ at points $z$ off the spectrum.
+
+    $z=\kappa R_1R_3$. Complex points lie anywhere off the real axis; real points are either $\ge0$ (a ridge; 0 is the end
+    of training) or left of the spectrum, $z<-u_{\max}$.
+
+    Args:
+        measure: the spectrum.
+        z: a point or an array of points.
+        width: $N$, `inf` allowed.
+        samples: $P$, `inf` allowed.
+
+    Returns:
+        The functions at these points, NumPy arrays of the shape of `z`.
+
+    Raises:
+        InvalidInput: a real point on the spectrum, where the functions have a cut.
+
+    Example:
+        >>> point = one_point(spectral_measure([1.0], [1.0]), 0.5, np.inf, 1.0)
+        >>> float(np.round(point.kappa.real * (1 - 1 / (1 + point.kappa.real)), 12))
+        0.5
+    """
+    points = np.asarray(z, complex)
+    flat = points.ravel()
+    kappa = np.empty_like(flat)
+    inv_n, inv_p = 1.0 / float(width), 1.0 / float(samples)
+    with jax.enable_x64(True):
+        nodes = jax.tree.map(jnp.asarray, measure)
+        real = flat.imag == 0
+        for i in np.flatnonzero(real & (flat.real >= 0)):
+            kappa[i] = complex(ridge_kappa(nodes, flat[i].real, inv_n, inv_p))
+        left = np.flatnonzero(real & (flat.real < 0))
+        if left.size:
+            kappa[left] = _left_of_spectrum(measure, flat[left].real, inv_n, inv_p)
+        upper = np.flatnonzero(~real)
+        if upper.size:
+            # One row per point: each has its own ray.
+            rows = flat[upper].real + 1j * np.abs(flat[upper].imag)
+            found, good = jax.vmap(lambda row: follow_rays(nodes, row[None, None], inv_n, inv_p))(rows)
+            found = np.where(np.asarray(good)[:, 0], np.asarray(found)[:, 0, 0], np.nan)
+            kappa[upper] = np.where(flat[upper].imag > 0, found, np.conj(found))
+    lam, trace = np.asarray(measure.eigenvalues), np.asarray(measure.trace)
+    df1 = (1.0 / (lam + kappa[:, None])) @ trace
+    r1, r3 = 1.0 - inv_p * df1, 1.0 - inv_n * df1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        residual = np.where(flat == 0, np.abs(kappa * r1 * r3), np.abs(kappa * r1 * r3 - flat) / np.abs(flat))
+    parts = (part.reshape(points.shape) for part in (flat, kappa, df1, r1, r3, residual))
+    return OnePoint(*parts)
+
+
+def _left_of_spectrum(measure, z, inv_n, inv_p):
+    """Real kappa < -lambda_1 for z below minus the edge, by bisection on the monotone branch."""
+    from foretrain.limits.linear._edge import spectral_edge
+
+    lam, trace = np.asarray(measure.eigenvalues), np.asarray(measure.trace)
+    with np.errstate(divide="ignore"):
+        edge = float(spectral_edge(measure, np.divide(1.0, inv_n), np.divide(1.0, inv_p)))
+    if np.any(z >= -edge):
+        raise InvalidInput(
+            f"one_point(z): expected points off the spectrum [-{edge:.6g}, 0), got {z[z >= -edge][0]:g}; "
+            "add an imaginary part, or go left of the edge."
+        )
+
+    def level(x):
+        df = trace @ (1.0 / (x - lam[:, None]))
+        return x * (1.0 + inv_p * df) * (1.0 + inv_n * df)
+
+    # |z| grows from the edge to infinity on the branch x > x_edge; x never exceeds |z|.
+    y = np.linspace(np.log(1e-15), np.log(max(np.max(-z) / lam.max(), 2.0)), 4000)
+    grid = lam.max() * (1.0 + np.exp(y))
+    start = grid[int(np.argmin(level(grid)))]
+    low, high = np.full(z.shape, start), np.maximum(-z, start)
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        above = level(middle) > -z
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return -0.5 * (low + high)
+
+
+def two_point(measure: SpectralMeasure, z, z2, width, samples, noise=0.0) -> TwoPoint:
+    r"""$C_0$, $C_1$, $C_2$ and the shares of $C_0$ at pairs of points.
+
+    The deterministic equivalents of products of two resolvents, contracted with the target; label noise included. Ridge
+    regression at ridge $\mu$ has the test loss $\mu^2C_0(\mu,\mu)$.
+
+    Args:
+        measure: the spectrum and target.
+        z: first points, see `one_point`; nonzero.
+        z2: second points; broadcasts against `z`.
+        width: $N$, `inf` allowed.
+        samples: $P$, `inf` allowed.
+        noise: variance of the label noise.
+
+    Returns:
+        The functions, complex NumPy arrays of the broadcast shape.
+
+    Example:
+        >>> pair = two_point(spectral_measure([1.0, 0.5], [1.0, 1.0]), 0.1, 0.1, np.inf, np.inf)
+        >>> float(np.round(pair.C0.real - 1 / 1.1**2 - 0.5 / 0.6**2, 12))
+        0.0
+    """
+    z, z2 = np.broadcast_arrays(np.asarray(z, complex), np.asarray(z2, complex))
+    if np.any(z == 0) or np.any(z2 == 0):
+        raise InvalidInput("two_point(z): expected nonzero points, got 0; for the end of training use ridge_losses.")
+    left, right = one_point(measure, z, width, samples), one_point(measure, z2, width, samples)
+    inv_n, inv_p = 1.0 / float(width), 1.0 / float(samples)
+    u = 1.0 / (np.asarray(measure.eigenvalues) + left.kappa[..., None])
+    pair = u / (np.asarray(measure.eigenvalues) + right.kappa[..., None])
+    s, a = pair @ np.asarray(measure.trace), pair @ np.asarray(measure.signal)
+    s2, e = left.df1 - right.kappa * s, u @ np.asarray(measure.signal) - right.kappa * a
+    shares = {
+        share: correlation(
+            share, left.kappa, right.kappa, left.df1, s, a, u @ np.asarray(measure.signal), inv_n, inv_p, noise
+        )
+        / (z * z2)
+        for share in SHARES
+    }
+    c0 = shares["both"]
+    c1 = left.R1 * right.R1 * (c0 + noise / (z * z2))
+    # Second line of the 2x2 system, with H = kappa u / z.
+    hh = left.kappa * right.kappa / (z * z2)
+    source = left.R1 * right.R1 * hh * (e + inv_p * noise * s)
+    c2 = (source + inv_p * z * z2 * left.R1 * right.R1 * hh * s * c0) / (1.0 - inv_n * s2)
+    return TwoPoint(c0, c1, c2, shares)

@@ -1,0 +1,306 @@
+"""The door of the linear limits: from a declared problem to labelled learning curves."""
+
+import functools
+import itertools
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from foretrain._declaration import WrongKey
+from foretrain.curves import LearningCurves, combine_messages
+from foretrain.errors import ForetrainWarning, nearest
+from foretrain.limits.linear._curves import linear_curves
+from foretrain.limits.linear._data import measure
+from foretrain.limits.linear._dynamics import Descent, Dynamics, Flow, HeavyBall, InertialFlow
+from foretrain.limits.linear._edge import max_stable_lr, outlier, spectral_edge
+from foretrain.limits.linear._measure import SpectralMeasure, index_nodes, power_law_measure, spectral_measure
+from foretrain.limits.linear._static import ridge_losses
+from foretrain.problems import (
+    AbstractProtocol,
+    GradientDescent,
+    GradientFlow,
+    Kernel,
+    Momentum,
+    MomentumFlow,
+    Problem,
+    RandomFeatures,
+    Ridge,
+)
+from foretrain.tasks import AbstractDataTask, AbstractSpectralTask, PowerLawSpectrum, Spectrum
+
+# Axes that one compiled program maps over; the others are looped.
+MAPPED = ("noise", "width", "ensemble", "ridge", "samples")
+PARTS = ("bias", "variance_data", "variance_features", "variance_interaction")
+SHARES = ("both", "data", "features", "none")
+
+
+def covers(problem: Problem) -> str | None:
+    """Why the linear limits do not solve a problem, or `None`."""
+    if not isinstance(problem.model, (RandomFeatures, Kernel)):
+        return (
+            f"the model {problem.model.kind!r} is not linear in what it learns; expected 'random-features' or 'kernel'"
+        )
+    if not isinstance(problem.training, (GradientFlow, MomentumFlow, GradientDescent, Momentum, Ridge)):
+        return f"no full-batch theory of the protocol {problem.training.kind!r}"
+    if not isinstance(problem.task, (AbstractSpectralTask, AbstractDataTask)):
+        return f"the task {problem.task.kind!r} has neither a spectrum nor data to measure one"
+    return None
+
+
+def solve(
+    problem: Problem,
+    times: Float[np.ndarray, " time"] | None,
+    *,
+    outputs: tuple[str, ...] = (),
+    progress: Callable[[int, int, str], None] | None = None,
+) -> LearningCurves:
+    r"""Learning curves of random features, kernel and linear regression (`docs/theory/random-features.md`, (RF.3) to (RF.18)).
+
+    On data tasks the spectrum is measured first (`measure`); the power that the data do not show to be learnable acts as
+    label noise, and is contained in `test_loss`, as it is in the loss on real test rows.
+
+    Args:
+        problem: A grid of problems that `covers` accepts.
+        times: Times or steps, `inf` allowed; `None` for ridge.
+        outputs: Any of `bias`, `variance_data`, `variance_features`, `variance_interaction` (RF.13); they sum to the test
+            loss of a single model (without noise floor).
+        progress: Called after each compiled call.
+
+    Returns:
+        `test_loss`, `train_loss`, their `_error`, the outputs, `status`; for protocols with a learning rate `max_stable_lr`
+        (RF.18), `spectral_edge` (RF.16) and `top_eigenvalue` (RF.17); on data tasks `noise_floor`.
+
+    Raises:
+        InvalidInput: Unknown outputs.
+    """
+    for name in outputs:
+        if name not in PARTS:
+            raise WrongKey(
+                "solve", "outputs", f"unknown output {name!r}{nearest(name, PARTS)}; valid: {', '.join(PARTS)}"
+            )
+    grid = _Grid(problem, times, tuple(dict.fromkeys(outputs)))
+    looped = list(itertools.product(*(range(len(grid.axes[name])) for name in grid.looped)))
+    for done, index in enumerate(looped):
+        if progress is not None:
+            progress(done, len(looped), "solve")
+        grid.fill(index)
+    if progress is not None:
+        progress(len(looped), len(looped), "solve")
+    return grid.curves()
+
+
+class _Grid:
+    """The arrays of a sweep, filled one point of the looped axes at a time."""
+
+    def __init__(self, problem: Problem, times: np.ndarray | None, outputs: tuple[str, ...]):
+        self.problem, self.times, self.outputs = problem, times, outputs
+        self.axes = problem.axes()
+        self.looped = [name for name in self.axes if name not in MAPPED]
+        self.mapped = [name for name in self.axes if name in MAPPED]
+        sweep = problem.shape
+        curve = sweep if times is None else (*sweep, len(times))
+        names = ("test_loss", "train_loss", "test_loss_error", "train_loss_error", *outputs)
+        self.arrays = {name: np.full(curve, np.nan) for name in names}
+        self.status = np.full(sweep, "ok", dtype="<U13")
+        self.facts: dict[str, np.ndarray] = {}
+        if hasattr(problem.training, "learning_rate"):
+            self.facts |= {
+                name: np.full(sweep, np.nan) for name in ("max_stable_lr", "spectral_edge", "top_eigenvalue")
+            }
+        if isinstance(problem.task, AbstractDataTask):
+            self.facts["noise_floor"] = np.full(sweep, np.nan)
+        self.messages: list[str] = []
+        self._measured = functools.cache(self._measure)
+
+    def fill(self, index: tuple[int, ...]) -> None:
+        """Solves all mapped points at one point of the looped axes."""
+        chosen = {name: self.axes[name][i] for name, i in zip(self.looped, index, strict=True)}
+        point = self.problem.select(chosen)
+        spectrum, noise_floor = self._spectrum(point)
+        sizes = self._sizes(point, noise_floor)
+        result = self._losses(point, spectrum, sizes)
+        # Where this piece goes: fixed along the looped axes, everything along the mapped ones.
+        place = tuple(index[self.looped.index(n)] if n in self.looped else slice(None) for n in self.axes)
+        shape = tuple(len(self.axes[name]) for name in self.mapped)
+        for name, array in self.arrays.items():
+            array[place] = result[name].reshape(array[place].shape)
+        if noise_floor is not None:
+            self.arrays["test_loss"][place] += noise_floor
+            self.facts["noise_floor"][place] = noise_floor
+        if "max_stable_lr" in self.facts:
+            n, p = sizes["width"], sizes["samples"]
+            beta = getattr(point.training, "momentum", 0.0)
+            self.facts["max_stable_lr"][place] = max_stable_lr(spectrum, n, p, beta).reshape(shape)
+            self.facts["spectral_edge"][place] = spectral_edge(spectrum, n, p).reshape(shape)
+            self.facts["top_eigenvalue"][place] = outlier(spectrum, n, p).reshape(shape)
+        self.status[place] = self._judge(result, shape)
+        self._explain(point, sizes, self.status[place].reshape(-1))
+
+    def _measure(self, model: Any) -> tuple[SpectralMeasure, float]:
+        problem = Problem(self.problem.task, model, self.problem.training)
+        measured = measure(problem)
+        s = measured.spectrum
+        return spectral_measure(s.eigenvalues, s.target_power, s.multiplicity), float(measured.noise.value)
+
+    def _spectrum(self, point: Problem) -> tuple[SpectralMeasure, float | None]:
+        """The compressed spectrum, and the noise floor of a data task."""
+        if isinstance(point.task, AbstractDataTask):
+            # Widths and ensembles share the measurement.
+            model = point.model.replace(width=math.inf, ensemble=1)
+            return self._measured(model)
+        # The noise plays no part in the spectrum, and may be an axis.
+        spectrum = point.task.spectrum()  # type: ignore[attr-defined]
+        return measure_of(spectrum), None
+
+    def _sizes(self, point: Problem, noise_floor: float | None) -> dict[str, np.ndarray]:
+        """Width, samples, noise, ensemble and ridge of every mapped point, flattened in the order of the axes."""
+        samples = getattr(point.training, "samples", None)
+        if samples is None:
+            samples = self._all_rows(point) if isinstance(point.task, AbstractDataTask) else math.inf
+        values = {
+            "noise": getattr(point.task, "noise", noise_floor),
+            "width": point.model.width,  # type: ignore[attr-defined]
+            "ensemble": point.model.ensemble,  # type: ignore[attr-defined]
+            "ridge": getattr(point.training, "ridge", 0.0),
+            "samples": samples,
+        }
+        mesh = np.meshgrid(*(np.asarray(self.axes[name], float) for name in self.mapped), indexing="ij")
+        grid = {name: part.ravel() for name, part in zip(self.mapped, mesh, strict=True)}
+        count = math.prod(len(self.axes[name]) for name in self.mapped)
+        return {
+            name: grid.get(name, np.full(count, value if name not in grid else 0.0)) for name, value in values.items()
+        }
+
+    @functools.cached_property
+    def _pool_rows(self) -> int:
+        return len(self.problem.task.load())  # type: ignore[attr-defined]
+
+    def _all_rows(self, point: Problem) -> float:
+        return float(self._pool_rows)
+
+    def _losses(self, point: Problem, measure: SpectralMeasure, sizes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Losses, errors and parts over (mapped point, time), with what converged and what diverged."""
+        ensemble = sizes["ensemble"]
+        shares = SHARES if self.outputs else ("both", "data") if np.any(ensemble > 1) else ("both",)
+        n, p, noise = sizes["width"], sizes["samples"], sizes["noise"]
+        if self.times is None:
+            with jax.enable_x64(True):
+                program = jax.jit(jax.vmap(lambda *args: ridge_losses(measure, *args, shares)))
+                losses = np.asarray(program(sizes["ridge"], n, p, noise))
+            test, train = losses[:, 0], losses[:, 1]
+            relative = 2e-12
+            parts = test, train, relative * np.abs(test), relative * np.abs(train)
+            test, train, test_error, train_error = (np.where(np.isfinite(part), part, np.inf) for part in parts)
+            converged = np.ones(len(n), bool)[:, None]
+            diverged = np.isinf(test[:, 0])[:, None]
+        else:
+            curves = linear_curves(measure, self.times, n, p, noise, dynamics_of(point.training, self.times), shares)
+            test, train, test_error, train_error, converged, diverged = curves
+            diverged = diverged | np.isinf(test[:, 0])
+        share = (1.0 / ensemble).reshape(-1, *[1] * (test.ndim - 2))
+
+        def pooled(values: np.ndarray) -> np.ndarray:
+            """The mean prediction of an ensemble: pairs of the same model, and pairs that share only the data."""
+            if len(shares) == 1:
+                return values[:, 0]
+            with np.errstate(invalid="ignore"):
+                return np.where(share == 1.0, values[:, 0], share * values[:, 0] + (1.0 - share) * values[:, 1])
+
+        result = {
+            "test_loss": pooled(test),
+            "train_loss": pooled(train),
+            "test_loss_error": pooled(test_error),
+            "train_loss_error": pooled(train_error),
+            "converged": converged,
+            "diverged": diverged,
+        }
+        if self.outputs:
+            both, data, features, none = (test[:, i] for i in range(4))
+            with np.errstate(invalid="ignore"):
+                parts = {
+                    "bias": none,
+                    "variance_data": data - none,
+                    "variance_features": features - none,
+                    "variance_interaction": both - data - features + none,
+                }
+            result |= {name: parts[name] for name in self.outputs}
+        return result
+
+    def _judge(self, result: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+        """One word per sweep point: the worst over its times."""
+        lost = ~np.all(result["converged"], axis=-1)
+        gone = np.any(result["diverged"], axis=-1)
+        return np.where(gone, "diverged", np.where(lost, "not converged", "ok")).reshape(shape)
+
+    def _explain(self, point: Problem, sizes: dict[str, np.ndarray], status: np.ndarray) -> None:
+        """Words for points that are not ok."""
+        gone = np.flatnonzero(status == "diverged")
+        if gone.size and hasattr(point.training, "learning_rate"):
+            edges = self.facts["max_stable_lr"][self.status == "diverged"]
+            self.messages.append(
+                f"solve: learning_rate = {point.training.learning_rate:g} is past the edge of stability, max_stable_lr = "
+                f"{np.nanmin(edges):.6g}, at {gone.size} of {status.size} points; choose a smaller one."
+            )
+        elif gone.size:
+            i = gone[0]
+            self.messages.append(
+                f"solve: the loss is infinite at zero ridge for width = {sizes['width'][i]:g}, samples = {sizes['samples'][i]:g} "
+                "(the interpolation peak); stop at a finite time, or use a positive ridge."
+            )
+        if np.any(status == "not converged"):
+            self.messages.append(
+                f"solve: {int(np.sum(status == 'not converged'))} of {status.size} points did not converge: these times need a "
+                "closed contour that is too long (oscillations or a schedule near the edge of stability); use fewer or many "
+                "more steps, a smaller learning rate, or gradient-flow."
+            )
+
+    def curves(self) -> LearningCurves:
+        """The labelled result."""
+        dims = tuple(self.axes)
+        curve = dims if self.times is None else (*dims, "time")
+        variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {name: (curve, a) for name, a in self.arrays.items()}
+        variables["status"] = (dims, self.status)
+        for name, array in self.facts.items():
+            # Properties of the data and the sizes: the same for every learning rate.
+            kept = tuple(slice(None) if d != "learning_rate" else 0 for d in dims)
+            variables[name] = (tuple(d for d in dims if d != "learning_rate"), array[kept])
+        messages = combine_messages(self.messages)
+        for message in messages:
+            warnings.warn(message, ForetrainWarning, stacklevel=4)
+        coords = {name: np.asarray(values) for name, values in self.axes.items()}
+        if self.times is not None:
+            coords["time"] = self.times
+        attrs = {**self.problem.facts(), "verb": "solve", "solver": "linear", "messages": messages}
+        return LearningCurves(variables, coords, attrs)
+
+
+@functools.lru_cache(maxsize=32)
+def measure_of(spectrum: Spectrum | PowerLawSpectrum) -> SpectralMeasure:
+    """The compressed measure of a declared spectrum; compressed once per spectrum."""
+    if isinstance(spectrum, Spectrum):
+        return spectral_measure(spectrum.eigenvalues, spectrum.target_power, spectrum.multiplicity)
+    with jax.enable_x64(True):
+        nodes = index_nodes(spectrum.modes, spectrum.capacity)
+        measure = power_law_measure(nodes, spectrum.capacity, spectrum.source)
+        host = jax.tree.map(np.asarray, measure)
+    return SpectralMeasure(host.eigenvalues, host.trace, spectrum.power * host.signal)
+
+
+def dynamics_of(protocol: AbstractProtocol, times: np.ndarray) -> Dynamics:
+    """The spectral function of a protocol without axes."""
+    if isinstance(protocol, GradientFlow):
+        return Flow()
+    if isinstance(protocol, MomentumFlow):
+        return InertialFlow(protocol.momentum)  # type: ignore[arg-type]
+    if isinstance(protocol, Momentum):
+        return HeavyBall(protocol.learning_rate, protocol.momentum)  # type: ignore[arg-type]
+    rate, schedule = protocol.learning_rate, protocol.schedule  # type: ignore[attr-defined]
+    if schedule is None:
+        return Descent(rate)
+    steps = int(times[np.isfinite(times)].max(initial=1.0))
+    return Descent(rate * schedule.factors(max(steps, 1)))
