@@ -124,17 +124,19 @@ def test_draws_do_not_depend_on_the_sweep():
         np.testing.assert_allclose(alone, value, rtol=1e-5)  # float32 features
 
 
-def test_test_rows_are_never_trained_on(monkeypatch):
+@pytest.mark.parametrize("width", [8, np.inf])
+@pytest.mark.parametrize("most", [4, 15, 100])
+def test_test_rows_are_never_trained_on(monkeypatch, width, most):
     """With targets that are pure labels of the row, the test moments must not see a training row."""
-    monkeypatch.setattr(students, "MOST_TEST_ROWS", 15)
+    monkeypatch.setattr(students, "MOST_TEST_ROWS", most)
     targets = np.eye(60)
     data = Arrays(inputs=INPUTS, targets=targets).load()
-    for _, j, draw in students.data_draws(data, [8], [20, 50], 2):
-        size = (20, 50)[j]
+    for _, j, draw in students.data_draws(data, [width], [20, 35, 50], 2, kernel=NNGP()):
+        size = (20, 35, 50)[j]
         trained = draw.students[0].targets[:, :, 0].sum(axis=0) > 0
         tested = np.abs(draw.moments.cross).sum(axis=0) > 0
         assert trained.sum() == size
-        assert tested.sum() == min(15, 60 - size)
+        assert tested.sum() == min(most, 60 - size)
         assert not np.any(trained & tested)
 
 

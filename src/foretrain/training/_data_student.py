@@ -1,8 +1,8 @@
 r"""Draws of students on a data set: random networks with frozen layers, and their infinite-width kernels.
 
 A seed fixes an order of the rows and all weights. The first $P$ rows train; the test rows are the data set's own held-out
-rows, or else the rows after the $P$-th, at most `MOST_TEST_ROWS` of them. Several outputs are several readouts on the same
-features; losses are summed over them.
+rows, or else those after the $P$-th, of which the last `MOST_TEST_ROWS` are taken. Several outputs are several readouts on
+the same features; losses are summed over them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -50,46 +50,42 @@ def data_draws(
     """
     order = _generator(seed, _ORDER).permutation(len(data))
     most = max(samples)
-    held_out = data.test_inputs is not None
-    pool = order[:most] if held_out else order[: most + MOST_TEST_ROWS]
-    inputs, targets = data.inputs[pool], data.targets[pool]
-    test_inputs = data.test_inputs if data.test_inputs is not None else inputs[:0]
-    test_targets = data.test_targets if data.test_targets is not None else targets[:0]
-
-    def test_rows(size: int) -> slice:
-        """Of the rows that follow the training rows, in the array of all rows."""
-        return slice(most, None) if held_out else slice(size, size + MOST_TEST_ROWS)
-
-    everything = np.concatenate([inputs, test_inputs])
-    answers = np.concatenate([targets, test_targets])
+    if data.test_inputs is not None and data.test_targets is not None:
+        inputs = np.concatenate([data.inputs[order[:most]], data.test_inputs])
+        targets = np.concatenate([data.targets[order[:most]], data.test_targets])
+        starts = [most] * len(samples)
+    else:
+        rows = order if len(order) <= most + MOST_TEST_ROWS else np.concatenate([order[:most], order[-MOST_TEST_ROWS:]])
+        inputs, targets = data.inputs[rows], data.targets[rows]
+        starts = [max(size, len(rows) - MOST_TEST_ROWS) for size in samples]
+    answers = targets[:, :, None]
     for i, width in enumerate(widths):
+        known: dict[int, Moments] = {}  # of the latest set of test rows, by where it starts
         if np.isinf(width):
             if kernel is None:
                 raise ValueError("data_draws: width = inf needs a kernel")
-            gram = kernel(everything[:most], everything[:most])
-            for j, size in enumerate(samples):
-                rows = test_rows(size)
-                student = Decomposition.of_gram(gram[:size, :size], targets[:size, :, None])
-                blocks = _kernel_blocks(kernel, everything[rows], everything[:size])
-                yield i, j, Draw([student], _moments(blocks, answers[rows], size))
+            gram = kernel(inputs[:most], inputs[:most])
+            for j, (size, start) in enumerate(zip(samples, starts, strict=True)):
+                if start not in known:
+                    largest = max(p for p, other in zip(samples, starts, strict=True) if other == start)
+                    blocks = _kernel_blocks(kernel, inputs[start:], inputs[:largest])
+                    known = {start: _moments(blocks, targets[start:], largest)}
+                whole = known[start]
+                own = Moments(whole.second[:size, :size], whole.cross[:size], whole.power)
+                yield i, j, Draw([Decomposition.of_gram(gram[:size, :size], answers[:size])], own)
             continue
         features = [
             network_features(
-                everything, int(width), _generator(seed, _WEIGHTS, depth, e), depth=depth, activation=activation
+                inputs, int(width), _generator(seed, _WEIGHTS, depth, e), depth=depth, activation=activation
             )
             for e in range(students)
         ]
-        shared = None
-        for j, size in enumerate(samples):
-            own = [
-                Decomposition.of_features(phi[:size].astype(np.float64), targets[:size, :, None]) for phi in features
-            ]
-            if shared is None or not held_out:
-                rows = test_rows(size)
-                shared = _moments(
-                    _feature_blocks([phi[rows] for phi in features]), answers[rows], students * int(width)
-                )
-            yield i, j, Draw(own, shared)
+        for j, (size, start) in enumerate(zip(samples, starts, strict=True)):
+            trained = [Decomposition.of_features(phi[:size].astype(np.float64), answers[:size]) for phi in features]
+            if start not in known:
+                blocks = _feature_blocks([phi[start:] for phi in features])
+                known = {start: _moments(blocks, targets[start:], students * int(width))}
+            yield i, j, Draw(trained, known[start])
 
 
 def _feature_blocks(features: Sequence[np.ndarray]) -> Iterator[np.ndarray]:

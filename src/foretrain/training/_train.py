@@ -121,7 +121,6 @@ def train(
     shape = tuple(len(values) for values in looped.values())
     total = math.prod(shape) * len(numbers)
     pieces: dict[tuple[int, ...], dict[int, SeedResult]] = {}
-    loaded: dict[Any, Any] = {}
     done = 0
     if progress is not None:
         progress(0, total, "train")
@@ -129,7 +128,7 @@ def train(
     try:
         for index in itertools.product(*map(range, shape)):
             piece = problem.select({name: values[i] for (name, values), i in zip(looped.items(), index, strict=True)})
-            work, workers = _worker(piece, grid, len(numbers), loaded)
+            work, workers = _worker(piece, grid, len(numbers))
             finished = pieces.setdefault(index, {})
             for number, result in run_seeds(work, numbers, workers=workers):
                 finished[number] = result
@@ -163,8 +162,14 @@ def _protocols(training: AbstractProtocol) -> list[AbstractProtocol]:
     return [single.replace(**dict(zip(axes, point, strict=True))) for point in itertools.product(*axes.values())]
 
 
+@functools.lru_cache(maxsize=1)
+def _load(task: AbstractDataTask) -> DataSet:
+    """The last data set is kept: studies train a few seeds at a time."""
+    return task.load()
+
+
 def _worker(
-    piece: Problem, times: Float[np.ndarray, " time"] | None, seeds: int, loaded: dict[Any, Any]
+    piece: Problem, times: Float[np.ndarray, " time"] | None, seeds: int
 ) -> tuple[Callable[[int, Callable[[], None]], SeedResult], int]:
     """A function that trains all sizes of one seed, and how many may run at once."""
     task, model, training = piece.parts()
@@ -175,9 +180,7 @@ def _worker(
     count = 1 if times is None else len(times)
     draws: Callable[[int], Iterator[tuple[int, int, Draw]]]
     if isinstance(task, AbstractDataTask):
-        if task not in loaded:
-            loaded[task] = task.load()
-        data = loaded[task]
+        data = _load(task)
         rows = [_rows(data, size) for size in samples]
         depth, activation = model.depth or 1, model.activation or "relu"  # type: ignore[attr-defined]
         network = NTK if getattr(model, "kernel", None) == "ntk" else NNGP
