@@ -5,6 +5,7 @@ Everything is drawn on a `matplotlib.figure.Figure` of its own: no display, no `
 
 import itertools
 import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,9 @@ def plot_comparison(comparison: Comparison, path: str | os.PathLike | None = Non
 
 def new_figure(who: str, width: float, height: float) -> Any:
     """An empty figure that belongs to nobody else."""
-    return require("matplotlib.figure", who).Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="w")
+    return require("matplotlib.figure", who).Figure(
+        figsize=(width, height), dpi=150, layout="constrained", facecolor="w"
+    )
 
 
 def style(axes: Any) -> None:
@@ -89,6 +92,11 @@ def style(axes: Any) -> None:
     axes.tick_params(which="minor", length=1.5)
     axes.grid(True, which="major", color="#e6e9ee", linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def literal(text: str) -> str:
+    """Text that matplotlib shows as it is: a dollar sign would begin a formula."""
+    return text.replace("$", r"\$")
 
 
 def is_log(values: np.ndarray, decades: float = 1.0) -> bool:
@@ -167,7 +175,9 @@ def _draw(grid: Grid, who: str, *, residual: bool) -> Any:
         _curves_panel(upper, grid, quantity, where, colour, tints, limits)
         varied = [a for a in others if len(grid.coords[a]) > 1]
         title = ", ".join(f"{words(a)} {show(grid.coords[a][where[a]])}" for a in varied)
-        upper.set_title(title, fontsize=8, color=INK["light"], loc="left", fontweight="bold")
+        upper.set_title(
+            literal(textwrap.fill(title, 36)), fontsize=8, color=INK["light"], loc="left", fontweight="bold"
+        )
         lower = upper
         if residual:
             upper.tick_params(labelbottom=False)
@@ -184,7 +194,7 @@ def _draw(grid: Grid, who: str, *, residual: bool) -> Any:
     if len(indices) > len(shown):
         fixed.append(f"the first {len(shown)} of {len(indices)} panels")
     if fixed:
-        figure.supxlabel(" · ".join(fixed), fontsize=7, color=_QUIET)
+        figure.supxlabel(literal(textwrap.fill(" · ".join(fixed), 30 * columns)), fontsize=7, color=_QUIET)
     return figure
 
 
@@ -246,7 +256,7 @@ def _curves_panel(
     axes.set_ylim(low, high)
     _horizontal_axis(axes, grid.x, place, beyond)
     if log and high / low < 12:
-        _plain_ticks(axes)
+        _plain_ticks(axes, high / low)
 
 
 def _residual_panel(
@@ -268,7 +278,9 @@ def _residual_panel(
             continue
         band = 2 * np.where(np.isfinite(noise), noise, 0.0)
         axes.fill_between(place, -band, band, where=known & np.isfinite(place), color=tint, alpha=0.10, lw=0, zorder=1)
-        axes.plot(place, np.where(known, np.clip(error, -reach, reach), np.nan), "o-", color=tint, ms=2, lw=0.7, zorder=3)
+        axes.plot(
+            place, np.where(known, np.clip(error, -reach, reach), np.nan), "o-", color=tint, ms=2, lw=0.7, zorder=3
+        )
         for sign, marker in ((1, "^"), (-1, "v")):
             out = known & (sign * error > reach)
             _arrows(axes, place[out], sign * reach, marker, tint)
@@ -285,20 +297,25 @@ def _arrows(axes: Any, places: np.ndarray, height: float, marker: str, tint: str
 
 def _horizontal_axis(axes: Any, values: np.ndarray, place: np.ndarray, beyond: float | None) -> None:
     if values.dtype.kind == "U":
-        axes.set_xticks(place, [str(v) for v in values])
+        axes.set_xticks(place, [literal(str(v)) for v in values])
         return
+    known = place[np.isfinite(place)]
     if is_log(values[np.isfinite(values)]):
+        # Set, not found from the data: a panel without a single finite loss has none.
+        axes.set_xlim(known.min() / 1.3, known.max() * 1.3)
         axes.set_xscale("log")
     if beyond is not None:
         axes.axvline(beyond, color=_QUIET, lw=0.6, ls=":", zorder=1)
-        axes.annotate("∞", (beyond, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8, color=_QUIET)
+        axes.annotate(
+            "∞", (beyond, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8, color=_QUIET
+        )
 
 
-def _plain_ticks(axes: Any) -> None:
+def _plain_ticks(axes: Any, ratio: float) -> None:
     """Within a decade, plain numbers at a few places instead of powers of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_locator(MaxNLocator(5) if ratio < 2.5 else LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: show(v)))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
@@ -311,7 +328,11 @@ def _legend(figure: Any, grid: Grid, quantity: Quantity, colour: str | None, tin
         values = grid.coords[colour]
         for value, tint in zip(values, tints, strict=True):
             limit = values.dtype.kind == "f" and np.isinf(value)
-            handles.append(Line2D([], [], color=tint, lw=2, ls="--" if limit else "-", label=f"{words(colour)} {show(value)}"))
+            handles.append(
+                Line2D(
+                    [], [], color=tint, lw=2, ls="--" if limit else "-", label=literal(f"{words(colour)} {show(value)}")
+                )
+            )
     if np.isfinite(quantity.theory).any():
         handles.append(Line2D([], [], color=_QUIET, lw=1.3, label="theory"))
     if np.isfinite(quantity.measured).any():

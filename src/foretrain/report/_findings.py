@@ -72,7 +72,7 @@ def score(grid: Grid, name: str) -> Score:
     count = int(usable.sum())
     left_out = int(trained.sum()) - int((trained & usable).sum())
     if not count:
-        return Score(name, 0, left_out, *[math.nan] * 5, "")
+        return Score(name, 0, left_out, math.nan, math.nan, math.nan, math.nan, math.nan, "")
     size = np.where(usable, np.abs(quantity.error), -1.0)
     index = tuple(int(i) for i in np.unravel_index(np.argmax(size), size.shape))
     sampled = usable & np.isfinite(quantity.noise)

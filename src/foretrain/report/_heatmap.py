@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from foretrain.curves import Comparison
-from foretrain.report._figures import new_figure, save, target_path
+from foretrain.report._figures import literal, new_figure, save, target_path
 from foretrain.report._grid import Grid, Quantity, comparison_grid, percent, show, words
 from foretrain.report._palette import INK
 
@@ -33,6 +33,11 @@ def heatmap(comparison: Comparison, path: str | os.PathLike | None = None) -> An
     rows, columns, median, worst, _ = error_table(grid, grid.quantities[grid.main])
     figure = new_figure("heatmap", 1.3 + 0.95 * max(len(columns), 1), 0.9 + 0.5 * max(len(rows), 1))
     axes = figure.add_subplot()
+    axes.set_title(f"{words(grid.main)}: median and worst error", fontsize=8, fontweight="bold", loc="left")
+    if not median.size:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "nothing could be compared", ha="center", fontsize=8, color=INK["light"])
+        return save(figure, target)
     shades = shade(median)
     axes.imshow(shades, cmap="YlOrBr", vmin=0, vmax=1.1, aspect="auto")
     for i in range(len(rows)):
@@ -42,11 +47,10 @@ def heatmap(comparison: Comparison, path: str | os.PathLike | None = None) -> An
                 axes.text(j, i, percent(median[i, j]), va="bottom", fontsize=9, fontweight="bold", **style)
                 axes.text(j, i + 0.08, f"worst {percent(worst[i, j])}", va="top", fontsize=6.5, **style)
     colour, panel, _ = grid.roles()
-    axes.set_yticks(range(len(rows)), rows, fontsize=8)
-    axes.set_xticks(range(len(columns)), columns, fontsize=8)
+    axes.set_yticks(range(len(rows)), [literal(r) for r in rows], fontsize=8)
+    axes.set_xticks(range(len(columns)), [literal(c) for c in columns], fontsize=8)
     axes.set_ylabel(words(colour or ""), fontsize=8)
     axes.set_xlabel(words(panel or ""), fontsize=8)
-    axes.set_title(f"{words(grid.main)}: median and worst error", fontsize=8, fontweight="bold", loc="left")
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -56,7 +60,11 @@ def heatmap(comparison: Comparison, path: str | os.PathLike | None = None) -> An
 def error_table(
     grid: Grid, quantity: Quantity
 ) -> tuple[
-    list[str], list[str], Float[np.ndarray, "row column"], Float[np.ndarray, "row column"], Float[np.ndarray, "row column"]
+    list[str],
+    list[str],
+    Float[np.ndarray, "row column"],
+    Float[np.ndarray, "row column"],
+    Float[np.ndarray, "row column"],
 ]:
     """Row and column names, median, worst and worst error beyond seed noise; NaN where nothing could be compared.
 

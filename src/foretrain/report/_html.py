@@ -22,7 +22,7 @@ from foretrain.report._figures import plot_comparison
 from foretrain.report._findings import findings, score, worst_curves
 from foretrain.report._grid import Grid, comparison_grid, percent, plus_minus, show, words
 from foretrain.report._heatmap import error_table, shade
-from foretrain.report._payload import chart_data, csv_text, data_uri, json_text, spectrum_data
+from foretrain.report._payload import chart_data, csv_text, data_uri, json_text, spectrum_csv, spectrum_data
 from foretrain.report._spectrum import fact_words, plot_spectrum, read_spectrum
 
 Tables = Mapping[str, Sequence[Mapping[str, Any]]] | Iterable[tuple[str, Sequence[Mapping[str, Any]]]]
@@ -108,8 +108,15 @@ def render(
     scores = [score(grid, name) for name in grid.quantities]
     measured = None if spectrum is None else read_spectrum(spectrum)
     named = tables.items() if isinstance(tables, Mapping) else tables
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"percent": percent, "signed": lambda v: percent(v, signed=True), "words": words, "show": show}
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {
+        "percent": percent,
+        "signed": lambda v: percent(v, signed=True),
+        "words": words,
+        "show": show,
+    }
     return environment.from_string(_resource("_template.html.j2")).render(
         title=str(title),
         style=_resource("_page.css"),
@@ -132,6 +139,7 @@ def render(
         versions=_versions(comparison),
         attributes=_attributes(comparison),
         csv=data_uri(csv_text(grid), "text/csv"),
+        spectrum_csv=None if measured is None else data_uri(spectrum_csv(measured), "text/csv"),
         json=data_uri(json_text(comparison), "application/json"),
         written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         noisy=any(np.isfinite(s.noise) for s in scores),
@@ -179,7 +187,12 @@ def _heat(grid: Grid, name: str) -> dict[str, Any]:
             (
                 row,
                 [
-                    {"median": median[i, j], "worst": worst[i, j], "beyond": beyond[i, j], "shade": f"{shades[i, j]:.3f}"}
+                    {
+                        "median": median[i, j],
+                        "worst": worst[i, j],
+                        "beyond": beyond[i, j],
+                        "shade": f"{shades[i, j]:.3f}",
+                    }
                     if np.isfinite(median[i, j])
                     else None
                     for j in range(len(columns))
@@ -204,9 +217,11 @@ def _point_rows(grid: Grid, most: int = 600) -> tuple[list[str], list[list[str]]
         if len(rows) == most:
             return head, rows, False
         at = [show(grid.coords[a][i]) for a, i in zip((*grid.axes, grid.horizontal), index, strict=True) if a]
-        z = quantity.z[index]
-        values = [show(quantity.theory[index]), plus_minus(quantity.measured[index], quantity.stderr[index])]
-        rows.append([*at, *values, percent(quantity.error[index], signed=True), f"{z:+.1f}" if np.isfinite(z) else "–"])
+        theory, measured, stderr, error, z = (
+            float(v[index]) for v in (quantity.theory, quantity.measured, quantity.stderr, quantity.error, quantity.z)
+        )
+        judged = f"{z:+.1f}".replace("-", "−") if np.isfinite(z) else "–"
+        rows.append([*at, show(theory), plus_minus(measured, stderr), percent(error, signed=True), judged])
     return head, rows, whole
 
 
@@ -250,4 +265,3 @@ def _attributes(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]
         if rows:
             said.append((part, rows))
     return said
-

@@ -68,7 +68,13 @@ def spectrum_data(table: SpectrumTable) -> dict[str, Any]:
         if places.size > 800:
             grid = np.geomspace(1, places.size, 800).round().astype(int) - 1
             places = places[np.unique(grid)]
-        return {"label": label, "kind": kind, "colour": colour, "x": _numbers(table.k[places]), "y": _numbers(values[places])}
+        return {
+            "label": label,
+            "kind": kind,
+            "colour": colour,
+            "x": _numbers(table.k[places]),
+            "y": _numbers(values[places]),
+        }
 
     panels = [
         {
@@ -79,13 +85,21 @@ def spectrum_data(table: SpectrumTable) -> dict[str, Any]:
     ]
     if table.power is not None:
         series = [] if inside.all() else [line(table.power, ~inside, "extended", "dash", "orange")]
-        for values, label, colour in ((table.naive, "same points (biased)", "grey"), (table.cross, "fresh points", "orange")):
+        for values, label, colour in (
+            (table.naive, "same points (biased)", "grey"),
+            (table.cross, "fresh points", "orange"),
+        ):
             if values is not None:
                 place, mean = log_bins(np.arange(1.0, len(values) + 1), values)
-                series.append({"label": label, "kind": "points", "colour": colour, "x": _numbers(place), "y": _numbers(mean)})
+                series.append(
+                    {"label": label, "kind": "points", "colour": colour, "x": _numbers(place), "y": _numbers(mean)}
+                )
         if table.cross is None:
             place, mean = log_bins(table.k[inside], table.power[inside])
-            series.insert(0, {"label": "measured", "kind": "points", "colour": "orange", "x": _numbers(place), "y": _numbers(mean)})
+            series.insert(
+                0,
+                {"label": "measured", "kind": "points", "colour": "orange", "x": _numbers(place), "y": _numbers(mean)},
+            )
         panels.append({"title": "Target power per mode", "series": series})
     return {
         "panels": panels,

@@ -114,13 +114,14 @@ def read_spectrum(spectrum: Mapping[str, Any]) -> SpectrumTable:
             values = np.atleast_1d(_array(known[name]))
             low, high = (float(values[1]), float(values[2])) if values.size >= 3 else (np.nan, np.nan)
             facts.append((name, float(values[0]), low, high))
-    head = _first(known, _HEAD)
-    fit = known.get("fit_range")
+    head, fit = _first(known, _HEAD), known.get("fit_range")
+    naive, cross = (_first(known, names) for names in (_NAIVE, _CROSS))
     return SpectrumTable(
         k,
         eigenvalues,
         power,
-        *(None if v is None else _array(v) for v in (_first(known, _NAIVE), _first(known, _CROSS))),
+        None if naive is None else _array(naive),
+        None if cross is None else _array(cross),
         None if head is None else int(head),
         None if fit is None else (float(fit[0]), float(fit[1])),
         tuple(facts),
