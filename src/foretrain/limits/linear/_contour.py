@@ -103,7 +103,9 @@ def fit_ellipse(values, last: float, edge: float) -> tuple[float, int]:
     return radius, int(np.ceil(18.0 / radius))
 
 
-def ellipse_path(edge: float, log_radius: float, m: int, far: float, rows: int = 40) -> Complex[np.ndarray, "row point"]:
+def ellipse_path(
+    edge: float, log_radius: float, m: int, far: float, rows: int = 40
+) -> Complex[np.ndarray, "row point"]:
     """Ellipses that shrink from |z| > `far` to the one of `log_radius`: a path for continuation."""
     start = max(np.log(4.0 * far / edge) + 1.0, 2.0, 2.0 * log_radius) if edge > 0 else 2.0
     radii = np.geomspace(start, log_radius, rows)

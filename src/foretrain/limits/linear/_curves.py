@@ -14,7 +14,7 @@ from foretrain.limits.linear._edge import spectral_edge
 from foretrain.limits.linear._kappa import FAR
 from foretrain.limits.linear._measure import SpectralMeasure
 from foretrain.limits.linear._programs import closed_kappa, closed_tile, open_program
-from foretrain.limits.linear._static import ridge_losses
+from foretrain.limits.linear._static import ridge_program
 
 TILE = 64
 TIME_SIZES = (16, 128, 1024)
@@ -158,10 +158,9 @@ class _Run:
         scale = self.initial + self.noise[:, None, None]
         self.losses[0][..., start], self.losses[1][..., start] = self.initial, scale
         if np.any(np.isinf(self.times)):
-            program = jax.jit(
-                jax.vmap(lambda m, n, p, s: ridge_losses(m, 0.0, 1.0 / n, 1.0 / p, s, self.shares), (None, 0, 0, 0))
-            )
-            end = np.moveaxis(np.asarray(program(self.padded, self.inv_n, self.inv_p, self.noise)), 1, 0)
+            zero = np.zeros(len(self.noise))
+            end = ridge_program(self.padded, zero, self.inv_n, self.inv_p, self.noise, self.shares)
+            end = np.moveaxis(np.asarray(end), 1, 0)
             self.losses[..., np.isinf(self.times)] = end[..., None]
 
     def _open(self, group, where, edge):

@@ -66,7 +66,9 @@ def losses(
     fixed = _concrete(moving)
     if fixed is None:
         if not isinstance(dynamics, Flow):
-            raise InvalidInput(f"losses(times): expected concrete steps for {type(dynamics).__name__}, got traced values.")
+            raise InvalidInput(
+                f"losses(times): expected concrete steps for {type(dynamics).__name__}, got traced values."
+            )
         result = _flow(measure, moving, inv_n, inv_p, noise, shares)
         return result[0], result[1]
     if np.any(np.isnan(fixed) | (fixed < 0)):

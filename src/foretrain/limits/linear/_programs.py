@@ -89,6 +89,7 @@ def closed_tile(measure, kappa, z, a, kappa_, z_, a_, inv_width, inv_samples, no
     return quadratic_losses(measure, left, right, a, a_, inv_width, inv_samples, noise, shares)
 
 
+@partial(jax.jit, static_argnames="shares")
 def open_losses(measure, z, a, inv_width, inv_samples, noise, shares):
     """Differentiable losses of one problem on open contours: shape (2, share, time)."""
     kappas, good = follow_rays(measure, z, inv_width, inv_samples)
@@ -103,6 +104,7 @@ def open_losses(measure, z, a, inv_width, inv_samples, noise, shares):
     return jnp.where(good, losses, jnp.nan)
 
 
+@partial(jax.jit, static_argnames="shares")
 def closed_losses(measure, path, a, inv_width, inv_samples, noise, shares):
     """Differentiable losses of one problem on one closed contour: shape (2, share, time)."""
     kappas, good = follow_rays(measure, path, inv_width, inv_samples)

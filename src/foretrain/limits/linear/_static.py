@@ -1,5 +1,7 @@
 r"""The end of training and ridge regression: losses without a contour."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -36,7 +38,13 @@ def ridge_losses(measure: SpectralMeasure, ridge, width, samples, noise=0.0, sha
         (1.0, 0.5)
     """
     require_x64("ridge_losses")
-    inv_n, inv_p = inverse_size(jnp.asarray(width, float)), inverse_size(jnp.asarray(samples, float))
+    sizes = (inverse_size(jnp.asarray(size, float)) for size in (width, samples))
+    measure = jax.tree.map(jnp.asarray, measure)
+    return _ridge_losses(measure, jnp.asarray(ridge, float), *sizes, jnp.asarray(noise, float), tuple(shares))
+
+
+@partial(jax.jit, static_argnames="shares")
+def _ridge_losses(measure, ridge, inv_n, inv_p, noise, shares):
     kappa = ridge_kappa(measure, ridge, inv_n, inv_p)
     u = 1.0 / (measure.eigenvalues + kappa)
     df1, a1 = jnp.sum(measure.trace * u), jnp.sum(measure.signal * u)
@@ -47,7 +55,7 @@ def ridge_losses(measure: SpectralMeasure, ridge, width, samples, noise=0.0, sha
     r1 = jnp.where((inv_p > inv_n) & (kappa > 0.0), ridge / safe, r1)
     test, train = [], []
     for share in shares:
-        loss = correlation(share, kappa, kappa, df1, s, a, a1, inv_n, inv_p, jnp.asarray(noise, float))
+        loss = correlation(share, kappa, kappa, df1, s, a, a1, inv_n, inv_p, noise)
         # Exactly as many modes as samples, or as features: the noise-free loss is zero and noise diverges.
         critical = (kappa == 0.0) & (jnp.maximum(inv_p, inv_n) * df1 > 1.0 - 1e-12)
         hit = critical & (inv_p >= inv_n)
@@ -59,6 +67,13 @@ def ridge_losses(measure: SpectralMeasure, ridge, width, samples, noise=0.0, sha
         seen = r1 * r1 * (loss + noise)
         train.append(jnp.where(jnp.isinf(loss), jnp.where(hit | (inv_p >= inv_n), 0.0, jnp.inf), seen))
     return jnp.stack([jnp.stack(test), jnp.stack(train)])
+
+
+@partial(jax.jit, static_argnames="shares")
+def ridge_program(measure, ridge, inv_n, inv_p, noise, shares) -> jax.Array:
+    """`ridge_losses` for a batch of ridges, sizes and noises: shape (problem, 2, share)."""
+    one = partial(_ridge_losses, shares=shares)
+    return jax.vmap(one, (None, 0, 0, 0, 0))(measure, ridge, inv_n, inv_p, noise)
 
 
 def initial_losses(measure: SpectralMeasure, noise, shares=("both",)) -> jax.Array:
