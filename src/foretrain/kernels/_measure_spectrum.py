@@ -1,5 +1,6 @@
 """`measure_spectrum`: from a kernel and data to the spectrum that the theory takes."""
 
+import itertools
 import math
 import warnings
 
@@ -11,14 +12,16 @@ from foretrain.errors import ForetrainWarning, InvalidInput
 from foretrain.kernels._deconvolution import Fit, deconvolve
 from foretrain.kernels._geometry import check_inputs
 from foretrain.kernels._gram import Kernel, check_memory, free_memory
+from foretrain.kernels._left_out import LeftOut
 from foretrain.kernels._measured import Estimate, MeasuredSpectrum, jackknife_error
 from foretrain.kernels._resolvent import Moments, Sample
 from foretrain.tasks import Spectrum
 
 _LEAST_POINTS = 50
-_CUTOFFS = 48
-# Fresh rows per row of the Gram matrix: beyond this the Gram matrix itself limits the accuracy.
+_CUTOFFS = 40
+# Default of fresh rows per row of the Gram matrix.
 _FRESH_FACTOR = 4
+_FRESH_BLOCK = 1000
 # Share of the points that counts as resolved modes; beyond it F is a small difference of large numbers.
 _RESOLVED_SHARE = 0.5
 
@@ -31,6 +34,7 @@ def measure_spectrum(
     seed: int = 0,
     head: int | None = None,
     max_points: int = 3000,
+    max_fresh: int | None = None,
     groups: int = 6,
     memory: float | None = None,
 ) -> MeasuredSpectrum:
@@ -55,7 +59,8 @@ def measure_spectrum(
         seed: Of the choice of rows and of the groups of the jackknife.
         head: Number of single modes; by default as many as the held-out points show clearly, at most a twentieth of the points.
         max_points: Most rows in the Gram matrix; cost grows as its cube (3000: about half a minute on two cores).
-            Rows beyond, up to four times as many, sharpen the power and the noise.
+        max_fresh: Most rows beyond those, which only test and so sharpen the power and the noise; four times `max_points`
+            by default. Their cost grows linearly.
         groups: Number of groups of rows that are left out in turn for the intervals, at least 3.
         memory: Budget in bytes; half of the free memory by default.
 
@@ -82,101 +87,70 @@ def measure_spectrum(
     who = "measure_spectrum"
     x = check_inputs(inputs, who, "inputs")
     y = _check_targets(targets, len(x))
-    _check_options(seed, head, max_points, groups)
+    _check_options(seed, head, max_points, max_fresh, groups)
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(x))
-    points = min(len(x), max_points)
-    chosen, rest = order[:points], order[points : points + _FRESH_FACTOR * points]
+    points, most_fresh = min(len(x), max_points), _FRESH_FACTOR * max_points if max_fresh is None else max_fresh
+    chosen, rest = order[:points], order[points : points + most_fresh]
     _warn_of_duplicates(x[np.concatenate([chosen, rest])])
     budget = 0.5 * free_memory() if memory is None else float(memory)
-    check_memory(4 * points + len(rest), points, budget, who=who)
+    check_memory(6 * points + _FRESH_BLOCK, points, budget, who=who)  # the Gram matrix, its vectors and a copy of each
 
     gram = _symmetric(kernel(x[chosen]), points)
-    fresh_gram = kernel(x[rest], x[chosen]) if len(rest) else None
-    diagonal = np.concatenate([np.diagonal(gram), kernel.diagonal(x[rest]) if len(rest) else np.zeros(0)])
-    pool = _Pool(
-        gram, fresh_gram, diagonal, y[chosen], y[rest], np.arange(points) % groups, np.arange(len(rest)) % groups
-    )
-    return _estimate(pool, groups, head, len(x), seed)
-
-
-class _Pool:
-    """The rows of one measurement: Gram matrix, fresh block, targets, and the group of every row."""
-
-    def __init__(
-        self,
-        gram: Float[np.ndarray, "rows rows"],
-        fresh: Float[np.ndarray, "fresh rows"] | None,
-        diagonal: Float[np.ndarray, " all"],
-        targets: Float[np.ndarray, "rows outputs"],
-        fresh_targets: Float[np.ndarray, "fresh outputs"],
-        group: np.ndarray,
-        fresh_group: np.ndarray,
-    ):
-        self.gram, self.fresh, self.diagonal = gram, fresh, diagonal
-        self.targets, self.fresh_targets = targets, fresh_targets
-        self.group, self.fresh_group = group, fresh_group
-
-    def decompose(self, left_out: int | None) -> tuple[Sample, np.ndarray | None, np.ndarray]:
-        """The sample without a group, its projections of the kept fresh rows, and the kept fresh rows' mask."""
-        kept = np.ones(len(self.group), bool) if left_out is None else self.group != left_out
-        kept_fresh = np.ones(len(self.fresh_group), bool) if left_out is None else self.fresh_group != left_out
-        sample = Sample(self.gram[np.ix_(kept, kept)], self.targets[kept])
-        projected = None
-        if self.fresh is not None:
-            projected = self.fresh[np.ix_(kept_fresh, kept)] @ sample.vectors / sample.rows
-        return sample, projected, kept_fresh
-
-    def totals(self, left_out: int | None) -> tuple[float, float]:
-        """Mean of K(x, x) and of y^2 without a group."""
-        group = np.concatenate([self.group, self.fresh_group])
-        kept = np.ones(len(group), bool) if left_out is None else group != left_out
-        square = np.sum(np.concatenate([self.targets, self.fresh_targets]) ** 2, axis=1)
-        return float(self.diagonal[kept].mean()), float(square[kept].mean())
-
-
-class _View:
-    """What one fit needs, for the whole pool or with a group left out."""
-
-    def __init__(self, pool: _Pool, left_out: int | None, kappa: Float[np.ndarray, " cutoffs"] | None):
-        self.sample, projected, kept = pool.decompose(left_out)
-        self.trace, self.total = pool.totals(left_out)
-        self.kappa = _cutoffs(self.sample, pool, 1.0) if kappa is None else kappa
-        self.moments: Moments = self.sample.moments(self.kappa, projected, pool.fresh_targets[kept])
-        self.projected, self.kept_fresh = projected, kept
-
-
-def _estimate(pool: _Pool, groups: int, head: int | None, rows: int, seed: int) -> MeasuredSpectrum:
-    """Fits to everything and to every jackknife replicate, and the numbers with their intervals."""
-    full = _View(pool, None, None)
-    sample = full.sample
-    points, most = sample.rows, max(sample.rows // 20, 8)
-    resolved = int(min(_rank(sample), round(_RESOLVED_SHARE * points * (1.0 - 1.0 / groups))))
+    views = [LeftOut(gram, y[chosen], np.arange(points) % groups, group) for group in (None, *range(groups))]
+    full, others = views[0], views[1:]
+    kappa = _cutoffs(full.sample, groups)
+    most = max(points // 20, 8)
     count = min(points, max(4 * most, 2 * (head or 0)))
-    shares, norms, views = [], [], []
-    for group in range(groups):
-        view = _View(pool, group, full.kappa)
-        cross, norm = _held_out(pool, view, group, count)
-        shares.append(cross)
-        norms.append(norm)
-        view.projected = None
-        views.append(view)
-    cross, norm = np.mean(shares, axis=0), np.mean(norms, axis=0)
-    error = np.std(shares, axis=0, ddof=1) / math.sqrt(groups)
-    if head is None:
-        head = _clear_modes(cross, error, most)
-    head = int(min(head, resolved))
-    first = min(max(10, resolved // 30), max(resolved // 4, 1))
-    fit_range = (first, max(resolved, first + 1))
+    naive = np.sum(full.sample.coefficients[:count] ** 2, axis=1) / points
+    for view in views:
+        view.prepare(kappa, count, gram)
+    diagonal = np.diagonal(gram).copy()
+    del gram
+    for start in range(0, len(rest), _FRESH_BLOCK):
+        rows = rest[start : start + _FRESH_BLOCK]
+        block, group = kernel(x[rows], x[chosen]), np.arange(start, start + len(rows)) % groups
+        for view in views:
+            view.test(block, y[rows], group)
+    square = np.sum(y**2, axis=1)
+    for view in views:
+        view.total = float(
+            square[np.concatenate([chosen[view.kept], rest[view.keeps(np.arange(len(rest)) % groups)]])].mean()
+        )
+        view.trace = float(diagonal[view.kept].mean())
+    return _estimate(full, others, kappa, naive, head=head, most=most, sizes=(points, len(rest), len(x)), seed=seed)
 
-    def fit(view: _View, cut: int, power: np.ndarray) -> Fit:
+
+def _estimate(
+    full: LeftOut,
+    others: list[LeftOut],
+    kappa: Float[np.ndarray, " cutoffs"],
+    naive: Float[np.ndarray, " modes"],
+    *,
+    head: int | None,
+    most: int,
+    sizes: tuple[int, int, int],
+    seed: int,
+) -> MeasuredSpectrum:
+    """Fits to everything and to every jackknife replicate, and the numbers with their intervals."""
+    groups, points = len(others), sizes[0]
+    moments = {id(view): view.residuals.moments() for view in (full, *others)}
+    resolved = int(min(_rank(full.sample), round(_RESOLVED_SHARE * points * (1.0 - 1.0 / groups))))
+    shares, norms = (np.array(a) for a in zip(*(view.held_out() for view in others), strict=True))
+    cross, error = shares.mean(axis=0), shares.std(axis=0, ddof=1) / math.sqrt(groups)
+    head = int(min(_clear_modes(cross, error, most) if head is None else head, resolved))
+    # Exponents from modes that are resolved twice over; the first few modes follow the data, not a law.
+    last = max(resolved // 2, 2)
+    fit_range = (max(min(max(10, last // 30), last // 4), 1), last)
+
+    def fit(view: LeftOut, cut: int, power: np.ndarray) -> Fit:
         # One mode's squared coefficient is known no better than chance allows, nor than its eigenvector is resolved.
         chance = np.sqrt(np.abs(power[:cut]) * view.total * 2.0 / view.sample.rows) + view.total / view.sample.rows
         blur = np.abs(power[:cut]) * 2.0 * np.arange(1, cut + 1) / view.sample.rows
         eigenvalues = np.sort(view.sample.population_eigenvalues(cut))[::-1]
         return deconvolve(
-            view.kappa,
-            view.moments,
+            kappa,
+            moments[id(view)],
             eigenvalues,
             power[:cut],
             np.hypot(chance, blur),
@@ -187,13 +161,14 @@ def _estimate(pool: _Pool, groups: int, head: int | None, rows: int, seed: int) 
 
     best = fit(full, head, cross)
     replicates = [
-        fit(view, head, (groups * cross - share) / (groups - 1)) for view, share in zip(views, shares, strict=True)
+        fit(view, head, (groups * cross - share) / (groups - 1)) for view, share in zip(others, shares, strict=True)
     ]
-    others = [fit(full, cut, cross) for cut in {max(head // 2, 1), min(2 * head, count, resolved)} - {head}]
+    cuts = {max(head // 2, 1), min(2 * head, len(cross), resolved)} - {head}
+    moved = [fit(full, cut, cross) for cut in cuts]
 
     def estimate(name: str, low: float = -np.inf, high: float = np.inf) -> Estimate:
-        value, varied = _number(best, name, full.kappa), [_number(other, name, full.kappa) for other in others]
-        sampling = float(jackknife_error(np.array([_number(r, name, full.kappa) for r in replicates])))
+        value, varied = _number(best, name, kappa), [_number(other, name, kappa) for other in moved]
+        sampling = float(jackknife_error(np.array([_number(r, name, kappa) for r in replicates])))
         cut = max((abs(v - value) for v in varied), default=0.0)
         reach = math.hypot(float(scipy.stats.t.ppf(0.975, groups - 1)) * sampling, cut)
         return Estimate(value, max(value - reach, low), min(value + reach, high))
@@ -208,24 +183,24 @@ def _estimate(pool: _Pool, groups: int, head: int | None, rows: int, seed: int) 
         total_power=full.total,
         head=head,
         fit_range=fit_range,
+        resolved=resolved,
         points=points,
-        fresh_points=len(pool.fresh_group),
-        rows=rows,
+        fresh_points=sizes[1],
+        rows=sizes[2],
         seed=seed,
-        universality=_universality(full),
-        naive_power=np.sum(sample.coefficients[:count] ** 2, axis=1) / points,
+        universality=_universality(kappa, moments[id(full)]),
+        naive_power=naive,
         cross_power=cross,
-        resolved_norm=norm,
+        resolved_norm=norms.mean(axis=0),
         replicates=tuple((_spectrum(r), r.noise) for r in replicates),
     )
 
 
-def _cutoffs(sample: Sample, pool: _Pool, share: float) -> Float[np.ndarray, " cutoffs"]:
-    """Cut-offs from well above the largest eigenvalue down to where half of the (smallest replicate's) modes are fitted."""
-    groups = int(pool.group.max()) + 1
+def _cutoffs(sample: Sample, groups: int) -> Float[np.ndarray, " cutoffs"]:
+    """Cut-offs from well above the largest eigenvalue down to where half of the smallest replicate's modes are fitted."""
     largest = 10.0 * sample.eigenvalues[0]
     rank = _rank(sample)
-    smallest = sample.cutoff_at(min(_RESOLVED_SHARE * share * sample.rows * (1.0 - 1.0 / groups), 0.999 * rank))
+    smallest = sample.cutoff_at(min(_RESOLVED_SHARE * sample.rows * (1.0 - 1.0 / groups), 0.999 * rank))
     smallest = max(smallest, 0.03 * sample.eigenvalues[rank - 1])
     return np.geomspace(largest, smallest, _CUTOFFS)
 
@@ -234,27 +209,11 @@ def _rank(sample: Sample) -> int:
     return int(np.sum(sample.eigenvalues > 1e-12 * sample.eigenvalues[0]))
 
 
-def _held_out(
-    pool: _Pool, view: _View, group: int, count: int
-) -> tuple[Float[np.ndarray, " modes"], Float[np.ndarray, " modes"]]:
-    """Cross products of the first modes' coefficients with those on the group left out, and the modes' norms there."""
-    kept = pool.group != group
-    projected = pool.gram[np.ix_(~kept, kept)] @ view.sample.vectors / view.sample.rows
-    targets = pool.targets[~kept]
-    if pool.fresh is not None:
-        block = pool.fresh[np.ix_(~view.kept_fresh, kept)] @ view.sample.vectors / view.sample.rows
-        projected = np.concatenate([projected, block])
-        targets = np.concatenate([targets, pool.fresh_targets[~view.kept_fresh]])
-    functions = view.sample.eigenfunctions(projected, count)
-    own = view.sample.coefficients[:count] / math.sqrt(view.sample.rows)
-    return np.sum(own * (functions.T @ targets / len(targets)), axis=1), np.mean(functions**2, axis=0)
-
-
 def _clear_modes(cross: Float[np.ndarray, " modes"], error: Float[np.ndarray, " modes"], most: int) -> int:
     """The number of modes up to which every log bin of the cross products stands out of its error twice over."""
     edges = np.unique(np.round(np.geomspace(4, most, 10)).astype(int))
     clear = edges[0]
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         if cross[low:high].sum() < 2.0 * np.sqrt(np.sum(error[low:high] ** 2)):
             break
         clear = high
@@ -267,14 +226,11 @@ def _number(fit: Fit, name: str, kappa: Float[np.ndarray, " cutoffs"]) -> float:
     return float(getattr(fit, name))
 
 
-def _universality(view: _View) -> float:
-    """F over T - kappa dT/dkappa at the smallest cut-offs; the derivative from a parabola in log kappa."""
-    last = slice(-10, None)
-    log_kappa, cross = np.log(view.kappa[last]), view.moments.cross[last]
-    centre = log_kappa[-3]
-    curve = np.polyfit(log_kappa - centre, cross, 2)
-    implied = curve[2] - curve[1]
-    return float(view.moments.error[-3] / implied)
+def _universality(kappa: Float[np.ndarray, " cutoffs"], moments: Moments) -> float:
+    """F over T - kappa dT/dkappa near the smallest cut-off; the derivative from a parabola in log kappa."""
+    log_kappa = np.log(kappa[-10:])
+    curve = np.polyfit(log_kappa - log_kappa[-3], moments.cross[-10:], 2)
+    return float(moments.error[-3] / (curve[2] - curve[1]))
 
 
 def _spectrum(fit: Fit) -> Spectrum:
@@ -325,11 +281,12 @@ def _check_targets(targets: object, rows: int) -> Float[np.ndarray, "rows output
     return y
 
 
-def _check_options(seed: int, head: int | None, max_points: int, groups: int) -> None:
+def _check_options(seed: int, head: int | None, max_points: int, max_fresh: int | None, groups: int) -> None:
     for name, value, least in (
         ("seed", seed, 0),
         ("head", head, 1),
         ("max_points", max_points, _LEAST_POINTS),
+        ("max_fresh", max_fresh, 0),
         ("groups", groups, 3),
     ):
         if value is None:

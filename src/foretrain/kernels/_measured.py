@@ -40,7 +40,8 @@ class MeasuredSpectrum:
         trace: Mean of K(x, x).
         total_power: Mean of $y^2$, summed over outputs.
         head: Number of single modes.
-        fit_range: First and last mode of the exponent fits; the last is also the last resolved mode.
+        fit_range: First and last mode of the exponent fits.
+        resolved: Last mode that these points resolve: the tail beyond it is extrapolated.
         points: Rows in the Gram matrix.
         fresh_points: Further rows, used for testing only.
         rows: Rows that were offered.
@@ -63,6 +64,7 @@ class MeasuredSpectrum:
     total_power: float
     head: int
     fit_range: tuple[int, int]
+    resolved: int
     points: int
     fresh_points: int
     rows: int
@@ -109,7 +111,18 @@ class MeasuredSpectrum:
         found: dict[str, Any] = {
             name: tuple(getattr(self, name)) for name in ("noise", "unresolved", "capacity", "source")
         }
-        names = ("trace", "total_power", "head", "fit_range", "points", "fresh_points", "rows", "seed", "universality")
+        names = (
+            "trace",
+            "total_power",
+            "head",
+            "fit_range",
+            "resolved",
+            "points",
+            "fresh_points",
+            "rows",
+            "seed",
+            "universality",
+        )
         return found | {name: getattr(self, name) for name in names}
 
     def for_plot(self) -> dict[str, Any]:
@@ -136,7 +149,7 @@ class MeasuredSpectrum:
                 f"  capacity    {self.capacity}   modes {first} to {last}",
                 f"  source      {self.source}   modes {first} to {last}",
                 f"  noise       {self.noise}   of a total power of {self.total_power:.4g}",
-                f"  unresolved  {self.unresolved}   power below mode {last}, noise included",
+                f"  unresolved  {self.unresolved}   power below mode {self.resolved}, noise included",
                 f"  head        {self.head} single modes, largest eigenvalue {self.eigenvalues[0]:.4g} of a trace of "
                 f"{self.trace:.4g}",
                 f"  universality {self.universality:.3f}   (1 for Gaussian features)",

@@ -77,49 +77,10 @@ class Sample:
             low, high = (middle, high) if fitted > modes else (low, middle)
         return float(self._kappa(np.exp(np.array([0.5 * (low + high)])))[0])
 
-    def moments(
-        self,
-        kappa: Float[np.ndarray, " cutoffs"],
-        fresh: Float[np.ndarray, "fresh modes"] | None,
-        fresh_targets: Float[np.ndarray, "fresh outputs"] | None,
-    ) -> Moments:
-        """D, T and F: residuals of all rows, each left out of its own prediction, and of the fresh rows.
-
-        Args:
-            kappa: Cut-offs.
-            fresh: K(fresh, rows) @ vectors / M, or `None`.
-            fresh_targets: Targets of the fresh rows.
-        """
-        ridge = self.ridge_of(kappa)
-        inverse = 1.0 / (self.eigenvalues + np.maximum(ridge, 1e-300)[:, None])
-        modes = np.sum(self.eigenvalues * inverse, axis=1)
-        # dz/dkappa from 1/kappa = tr(G + z)^-1 / M.
-        slope = self.rows / (kappa**2 * np.sum(inverse**2, axis=1))
-        outputs = self.targets.shape[1]
-        weighted = (inverse.T[:, :, None] * self.coefficients[:, None, :]).reshape(self.rows, -1)
-        # Leave-one-out residuals: [(G+z)^-1 y]_i / [(G+z)^-1]_ii.
-        solved = (self.vectors @ weighted).reshape(self.rows, len(kappa), outputs)
-        residual = solved / ((self.vectors**2) @ inverse.T)[:, :, None]
-        cross = np.einsum("io,ico->c", self.targets, residual)
-        square = np.einsum("ico,ico->c", residual, residual)
-        count = self.rows
-        if fresh is not None and fresh_targets is not None and len(fresh):
-            for start in range(0, len(fresh), 2000):
-                y = fresh_targets[start : start + 2000]
-                predicted = (fresh[start : start + 2000] @ weighted).reshape(len(y), len(kappa), outputs)
-                residual = y[:, None, :] - predicted
-                cross += np.einsum("io,ico->c", y, residual)
-                square += np.einsum("ico,ico->c", residual, residual)
-            count += len(fresh)
-        return Moments(modes, cross / count, slope * square / count)
-
-    def eigenfunctions(
-        self, projected: Float[np.ndarray, "others modes"], count: int
-    ) -> Float[np.ndarray, "others modes"]:
-        """The first Nyström eigenfunctions on other rows, from K(others, rows) @ vectors / M; zero for null modes."""
+    def eigenfunction_map(self, count: int) -> Float[np.ndarray, "rows modes"]:
+        """K(others, rows) times this are the first Nyström eigenfunctions on other rows; zero for null modes."""
         values = self.eigenvalues[:count]
-        scale = np.sqrt(self.rows) / np.where(values > 0.0, values, np.inf)
-        return projected[:, :count] * scale
+        return self.vectors[:, :count] / (np.sqrt(self.rows) * np.where(values > 0.0, values, np.inf))
 
     def population_eigenvalues(self, count: int) -> Float[np.ndarray, " modes"]:
         r"""The first eigenvalues without the upward push that a finite sample gives them.
@@ -133,3 +94,42 @@ class Sample:
         damping = 0.25 * head
         push = np.sum(values * difference / (difference**2 + damping**2), axis=1) / self.rows
         return values[:count] / (1.0 + push)
+
+
+class Residuals:
+    """Sums over test points of cross products and squares of residuals, at a set of cut-offs.
+
+    Starts with every row of the sample, each left out of its own prediction; `add` takes other rows.
+
+    Args:
+        sample: The fitted rows.
+        kappa: Cut-offs.
+    """
+
+    def __init__(self, sample: Sample, kappa: Float[np.ndarray, " cutoffs"]):
+        inverse = 1.0 / (sample.eigenvalues + np.maximum(sample.ridge_of(kappa), 1e-300)[:, None])
+        self._modes = np.sum(sample.eigenvalues * inverse, axis=1)
+        # dz/dkappa, from 1/kappa = tr(G + z)^-1 / M.
+        self._slope = sample.rows / (kappa**2 * np.sum(inverse**2, axis=1))
+        weighted = (inverse.T[:, :, None] * sample.coefficients[:, None, :]).reshape(sample.rows, -1)
+        self._dual = sample.vectors @ weighted / sample.rows
+        # Leave-one-out residuals: [(G+z)^-1 y]_i / [(G+z)^-1]_ii.
+        solved = sample.rows * self._dual.reshape(sample.rows, len(kappa), -1)
+        residual = solved / ((sample.vectors**2) @ inverse.T)[:, :, None]
+        self._count, self._cross, self._square = 0, np.zeros(len(kappa)), np.zeros(len(kappa))
+        self._take(sample.targets, residual)
+
+    def add(self, block: Float[np.ndarray, "others rows"], targets: Float[np.ndarray, "others outputs"]) -> None:
+        """Test on other rows, given K(others, rows)."""
+        if len(targets):
+            predicted = (block @ self._dual).reshape(len(targets), len(self._cross), -1)
+            self._take(targets, targets[:, None, :] - predicted)
+
+    def _take(self, targets: np.ndarray, residual: np.ndarray) -> None:
+        self._cross += np.einsum("io,ico->c", targets, residual)
+        self._square += np.einsum("ico,ico->c", residual, residual)
+        self._count += len(targets)
+
+    def moments(self) -> Moments:
+        """D, T and F from everything that was taken so far."""
+        return Moments(self._modes, self._cross / self._count, self._slope * self._square / self._count)
