@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 
 from foretrain.curves import Comparison, LearningCurves
+from foretrain.studies import pair
 
 INF = float("inf")
 
@@ -53,20 +54,7 @@ def comparison(
         solver = {"solver": "linear"} if kind == "theory" else {"seeds": 8}
         return LearningCurves(variables, coords, {**solver, "versions": {"foretrain": "0.1.0", "jax": "0.10.2"}})
 
-    return errors(curves(larger, "theory"), curves(axes, "training"))
-
-
-def errors(theory: LearningCurves, training: LearningCurves) -> Comparison:
-    """The comparison of two results whose axes agree up to entries that training lacks."""
-    variables = {}
-    for name in ("test_loss", "train_loss"):
-        dims, measured = training.variables[name]
-        predicted = theory.values(name)[np.ix_(*(range(n) for n in measured.shape))]
-        stderr = training.values(f"{name}_stderr")
-        with np.errstate(all="ignore"):
-            variables[name] = (dims, predicted / measured - 1)
-            variables[f"{name}_z"] = (dims, (predicted - measured) / stderr)
-    return Comparison(theory, training, LearningCurves(variables, training.coords, {}))
+    return pair(curves(larger, "theory"), curves(axes, "training"))
 
 
 def with_values(curves: LearningCurves, **changes) -> LearningCurves:
@@ -87,7 +75,7 @@ def broken() -> Comparison:
     theory = with_values(theory, test_loss=((2, 1), np.nan), train_loss=((2, 1), np.nan), status=((2, 1), "failed"))
     training = with_values(whole.training, test_loss=((0, 0, slice(15, None)), INF), status=((0, 0), "diverged"))
     training = with_values(training, test_loss_stderr=((1, 1), np.nan), train_loss_stderr=((1, 1), np.nan))
-    return errors(theory, training)
+    return pair(theory, training)
 
 
 def spectrum(seed: int = 0) -> dict:

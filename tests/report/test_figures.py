@@ -3,12 +3,13 @@ import sys
 
 import numpy as np
 import pytest
-from synthetic import INF, broken, comparison, errors, spectrum, with_values
+from synthetic import INF, broken, comparison, spectrum, with_values
 
 from foretrain.curves import Comparison, LearningCurves
 from foretrain.errors import InvalidInput, MissingExtra
 from foretrain.report import heatmap, plot_comparison, plot_curves, plot_spectrum
 from foretrain.report._spectrum import log_bins, read_spectrum
+from foretrain.studies import pair
 
 TIMES = np.geomspace(1, 1e4, 6)
 
@@ -27,7 +28,7 @@ def static(sizes: dict[str, list]) -> Comparison:
         }
         return LearningCurves(variables, {k: v for k, v in curves.coords.items() if k != "time"}, curves.attrs)
 
-    return errors(last(whole.theory), last(whole.training))
+    return pair(last(whole.theory), last(whole.training))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf", ".PNG"])
@@ -119,8 +120,8 @@ def test_every_shape_can_be_drawn(given):
 def test_no_value_at_all_can_be_drawn():
     whole = comparison({"width": [8, 16]}, TIMES)
     nothing = [with_values(c, test_loss=(..., np.nan)) for c in (whole.theory, whole.training)]
-    plot_comparison(errors(*nothing)).draw_without_rendering()
-    heatmap(errors(*nothing)).draw_without_rendering()
+    plot_comparison(pair(*nothing)).draw_without_rendering()
+    heatmap(pair(*nothing)).draw_without_rendering()
 
 
 def test_negative_values_are_drawn_on_a_linear_axis():

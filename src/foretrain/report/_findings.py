@@ -143,13 +143,11 @@ def _usable(quantity: Quantity) -> Bool[np.ndarray, "*grid"]:
 
 def _mishaps(comparison: Comparison, part: str) -> Finding | None:
     curves = comparison.groups()[part]
-    if "status" not in curves:
-        return None
-    status = curves.values("status")
+    status = curves.values("status") if "status" in curves else np.array("ok")
     names, counts = np.unique(status[status != "ok"], return_counts=True)
-    if not names.size:
-        return None
     said = "; ".join(curves.messages)
+    if not names.size:
+        return Finding(f"A word of caution from the {part}", said) if said else None
     counted = ", ".join(f"{n} {name}" for n, name in zip(counts.tolist(), names.tolist(), strict=True))
     return Finding(f"Not every point of the {part} has a value", f"Of {status.size} curves: {counted}.", said)
 

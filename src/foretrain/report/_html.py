@@ -30,7 +30,7 @@ Tables = Mapping[str, Sequence[Mapping[str, Any]]] | Iterable[tuple[str, Sequenc
 _VERSIONS = ("foretrain", "jax", "numpy", "scipy", "scikit-learn")
 _MANY = {"width": "widths", "samples": "sample sizes", "time": "times", "depth": "depths", "activation": "activations"}
 # Attributes that have a place of their own on the page, or none.
-_SHOWN_ELSEWHERE = ("messages", "versions", "schema_version")
+_SHOWN_ELSEWHERE = ("messages", "versions", "schema_version", "study")
 
 
 def write_report(
@@ -57,7 +57,7 @@ def write_report(
         title: Heading of the page. All texts are shown as they are, markup in them is not interpreted.
         tables: Further tables: name to rows, each row a table of column to value.
         spectrum: As for `plot_spectrum`.
-        study_text: The study file that made the comparison.
+        study_text: The study file that made the comparison; without it the one that the theory's attributes hold.
         notes: Sentences for the section on where theory misses, for example on the population that was measured.
 
     Raises:
@@ -135,7 +135,7 @@ def render(
         spectrum=None if measured is None else spectrum_data(measured),
         spectrum_picture=None if spectrum is None else _picture(plot_spectrum(spectrum)),
         tables=[(str(name), *_columns(rows)) for name, rows in named],
-        study_text=study_text,
+        study_text=comparison.theory.attrs.get("study") if study_text is None else study_text,
         versions=_versions(comparison),
         attributes=_attributes(comparison),
         csv=data_uri(csv_text(grid), "text/csv"),

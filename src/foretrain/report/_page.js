@@ -5,7 +5,7 @@
   const read = (id) => { const e = document.getElementById(id); return e ? JSON.parse(e.textContent) : null; };
   const number = (v) => v === null ? NaN : v === "inf" ? Infinity : v === "-inf" ? -Infinity : v === "nan" ? NaN : v;
   const finite = Number.isFinite;
-  const HIGH = 232, LOW = 92, GAP = 22, LEFT = 46, RIGHT = 12, TOP = 8, BOTTOM = 34;
+  const HIGH = 232, LOW = 92, GAP = 22, LEFT = 46, RIGHT = 12, TOP = 18, BOTTOM = 34;
 
   function node(name, attributes, parent, text) {
     const e = name === "html" ? document.createElement(attributes.tag) : document.createElementNS(SVG, name);
@@ -180,7 +180,7 @@
       node("text", { x: x(data.x.beyond), y: bottom + 15, "text-anchor": "middle" }, svg, "∞");
     }
     node("text", { class: "name", x: right, y: bottom + 30, "text-anchor": "end" }, svg, data.x.label);
-    node("text", { class: "name", x: right, y: TOP + 10, "text-anchor": "end" }, svg, q.label);
+    node("text", { class: "name", x: right, y: TOP - 7, "text-anchor": "end" }, svg, q.label);
     node("text", { class: "name", x: right, y: low0 - 5, "text-anchor": "end" }, svg, "error, %");
     node("line", { class: "frame", x1: LEFT, x2: right, y1: TOP + HIGH, y2: TOP + HIGH }, svg);
     node("line", { class: "frame", x1: LEFT, x2: right, y1: bottom, y2: bottom }, svg);
