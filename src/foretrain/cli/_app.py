@@ -57,12 +57,14 @@ def measure(
     output: Output = None,
     plot: Plot = None,
     as_json: AsJson = False,
+    store: StoreFolder = None,
+    no_store: NoStore = False,
     quiet: Quiet = False,
 ) -> None:
     """How the network sees the data: spectrum, exponents."""
     from foretrain.cli._verbs import Wishes, run_measure
 
-    run_measure(Voice(quiet=quiet, as_json=as_json), Wishes(study_file, output, plot, no_store=True))
+    run_measure(Voice(quiet=quiet, as_json=as_json), Wishes(study_file, output, plot, store=store, no_store=no_store))
 
 
 @app.command()

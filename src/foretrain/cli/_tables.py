@@ -75,6 +75,28 @@ def curves_table(curves: LearningCurves) -> Table:
     return table
 
 
+def spectrum_lines(curves: LearningCurves) -> list[str]:
+    """What was measured of a spectrum, in words."""
+    facts = curves.attrs
+    first, last = facts["fit_range"]
+    fresh = f"tested on {facts['fresh_points']} more" if facts["fresh_points"] else "each tested on the others"
+
+    def estimate(name: str) -> str:
+        value, low, high = (f"{v:.4g}" for v in facts[name])
+        return f"{value} (95 % interval {low} to {high})"
+
+    return [
+        f"{facts['points']} of {facts['rows']} rows, {fresh} (seed {facts['seed']})",
+        f"capacity      {estimate('capacity')}: eigenvalues fall like k^-capacity, fitted over modes {first} to {last}",
+        f"source        {estimate('source')}: target power falls like k^-(capacity x source + 1) there",
+        f"noise         {estimate('noise')}: power that looks like label noise, of a total of {facts['total_power']:.4g}",
+        f"unresolved    {estimate('unresolved')}: power below mode {last}, noise included",
+        f"head          {facts['head']} single modes; largest eigenvalue {curves.values('eigenvalues')[0]:.4g} of a trace of "
+        f"{facts['trace']:.4g}",
+        f"universality  {facts['universality']:.3f}: 1 for Gaussian features",
+    ]
+
+
 def comparison_table(comparison: Comparison) -> Table:
     """Predicted, measured and the error between them, at a few times of every sweep point."""
     training, error = comparison.training, comparison.error

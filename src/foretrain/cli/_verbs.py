@@ -5,7 +5,6 @@ import dataclasses
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -18,9 +17,9 @@ from foretrain.studies import (
     Store,
     Study,
     measure_study,
-    measured_curves,
     read_study,
     solve_study,
+    spectrum_for_plot,
     summarize,
     train_study,
 )
@@ -114,7 +113,9 @@ def run_compare(voice: Voice, wishes: Wishes) -> None:
     """Compare and hand over."""
     with _session(voice, wishes) as (study, store, progress):
         comparison = compare_study(study, store=store, progress=progress)
-        measured = _spectrum_for_report(study) if wishes.report is not None else {}
+        measured = None
+        if wishes.report is not None and isinstance(study.problem.task, AbstractDataTask):
+            measured = spectrum_for_plot(measure_study(study, store=store, progress=progress))
     if wishes.output is not None:
         comparison.save(wishes.output)
     if wishes.plot_path is not None:
@@ -125,9 +126,8 @@ def run_compare(voice: Voice, wishes: Wishes) -> None:
         from foretrain.report import write_report
 
         title = study.title or wishes.study_file.stem
-        write_report(
-            comparison, wishes.report, title=title, study_text=wishes.study_file.read_text("utf-8-sig"), **measured
-        )
+        text = wishes.study_file.read_text("utf-8-sig")
+        write_report(comparison, wishes.report, title=title, spectrum=measured, study_text=text)
     rows = summarize(comparison)
     if voice.as_json:
         voice.json(comparison.to_json())
@@ -154,11 +154,6 @@ def _hand_over_curves(voice: Voice, wishes: Wishes, study: Study, curves: Learni
     _say_files(voice, wishes)
     _say_messages(voice, curves)
     _check_any(verb, curves)
-
-
-def _spectrum_for_report(study: Study) -> dict[str, Any]:
-    """The measured spectrum of a data task, which the report shows beside the curves."""
-    return {"spectrum": measure_study(study).for_plot()} if isinstance(study.problem.task, AbstractDataTask) else {}
 
 
 @contextlib.contextmanager
@@ -227,19 +222,18 @@ def _require(package: str, option: str, extra: str) -> None:
 
 def run_measure(voice: Voice, wishes: Wishes) -> None:
     """Measure and hand over."""
-    with _session(voice, wishes) as (study, _, _):
-        measured = measure_study(study)
-    curves = measured_curves(measured)
+    with _session(voice, wishes) as (study, store, progress):
+        curves = measure_study(study, store=store, progress=progress)
     if wishes.output is not None:
         curves.save(wishes.output)
     if wishes.plot_path is not None:
         from foretrain.report import plot_spectrum
 
-        plot_spectrum(measured.for_plot(), wishes.plot_path)
+        plot_spectrum(spectrum_for_plot(curves), wishes.plot_path)
     if voice.as_json:
         voice.json(curves.to_json())
     else:
-        voice.show(_heading(study, wishes)[0], *repr(measured).splitlines())
+        voice.show(_heading(study, wishes)[0], *_tables.spectrum_lines(curves))
     _say_files(voice, wishes)
 
 

@@ -6,6 +6,7 @@ from foretrain.studies._compare import pair as pair
 from foretrain.studies._compare import summarize as summarize
 from foretrain.studies._measure import measure_study as measure_study
 from foretrain.studies._measure import measured_curves as measured_curves
+from foretrain.studies._measure import spectrum_for_plot as spectrum_for_plot
 from foretrain.studies._run import solve_study as solve_study
 from foretrain.studies._run import train_study as train_study
 from foretrain.studies._store import Store as Store

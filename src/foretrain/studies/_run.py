@@ -36,7 +36,7 @@ def solve_study(study: Study, *, store: Store | None = None, progress: Progress 
         return solve(study.problem, study.raw_times, **options, throw=False, progress=progress)
 
     parts = ("solve", study.problem, study.times, study.outputs, study.solve)
-    return _signed(_through(store, parts, compute), study)
+    return _signed(through(store, parts, compute), study)
 
 
 def train_study(study: Study, *, store: Store | None = None, progress: Progress | None = None) -> LearningCurves:
@@ -70,7 +70,7 @@ def train_study(study: Study, *, store: Store | None = None, progress: Progress 
         for count in _pieces(study.seeds):
             advance(0, 1, "train")
             parts = ("train", study.problem, study.times, study.seed + finished, count)
-            pieces.append(_through(store, parts, compute))
+            pieces.append(through(store, parts, compute))
             finished += count
     except TrainingInterrupted as interruption:
         raise TrainingInterrupted(_signed(pool([*pieces, interruption.curves]), study)) from None
@@ -133,8 +133,14 @@ def _pooled(
         return mean, np.where(np.isfinite(mean), np.sqrt(squares / (total * (total - 1))), np.nan)
 
 
-def _through(store: Store | None, parts: Sequence[Any], compute: Callable[[], LearningCurves]) -> LearningCurves:
-    """The stored result, else a computed one, which is stored."""
+def through(store: Store | None, parts: Sequence[Any], compute: Callable[[], LearningCurves]) -> LearningCurves:
+    """The stored result, else a computed one, which is stored.
+
+    Args:
+        store: `None` always computes.
+        parts: The verb and all that determines its result.
+        compute: Makes the result.
+    """
     if store is None:
         return compute()
     key = store.key(*parts)

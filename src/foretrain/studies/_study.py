@@ -204,16 +204,13 @@ def parse_study(content: str, name: str = "study.toml", folder: str | os.PathLik
 
 def named_by_file(error: WrongKey, file: str, problem: Problem | None = None) -> WrongKey:
     """An error about a part of a problem, told as an error about the section of a study file that states the part."""
-    sections: dict[str, str] = {"times": "training", "Study": "training"}
-    if problem is not None:
-        sections |= {type(p).__name__: s for p, s in zip(problem.parts(), _SECTIONS, strict=True)}
     if error.owner.startswith(file):
         return error
-    if error.owner in sections:
-        return error.owned_by(f"{file}: [{sections[error.owner]}]")
-    if error.key in _STUDY_KEYS:
-        return error.owned_by(f"{file}: [training]")
-    return error.owned_by(f"{file}: {error.owner}")
+    section = "training" if error.key in _STUDY_KEYS else None
+    for part, name in zip(problem.parts() if problem is not None else (), _SECTIONS, strict=False):
+        if error.owner == type(part).__name__ or (section is None and error.key in _fields(type(part))):
+            section = name
+    return error.owned_by(f"{file}: [{section}]" if section else f"{file}: {error.owner}")
 
 
 def _load(place: Path) -> dict[str, Any]:

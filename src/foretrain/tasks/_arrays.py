@@ -87,11 +87,10 @@ def _existing(path: str) -> Path:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InvalidInput(
-                    f"arrays: {path}: expected an .npz archive, got a single array; save it with np.savez."
-                )
+        opened = np.load(path, allow_pickle=False)
+        if not isinstance(opened, np.lib.npyio.NpzFile):
+            raise InvalidInput(f"arrays: {path}: expected an .npz archive, got a single array; save it with np.savez.")
+        with opened as archive:
             names = list(archive.files)
             for name in ("inputs", "targets"):
                 if name not in names:
