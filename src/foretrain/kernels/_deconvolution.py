@@ -22,6 +22,7 @@ _EXACT = 1e-6
 _ROUGHNESS = 0.3
 _BIN_RATIO = 1.2
 _LARGEST_INDEX = 1e6
+_FIT_BINS = 8
 
 
 class Fit(NamedTuple):
@@ -44,7 +45,7 @@ def deconvolve(
     head_error: Float[np.ndarray, " head"],
     trace: float,
     total: float,
-    fit_range: tuple[float, float],
+    ranges: tuple[tuple[int, int], tuple[int, int]],
 ) -> Fit:
     """The spectrum whose population functions are the measured ones.
 
@@ -56,7 +57,7 @@ def deconvolve(
         head_error: Standard errors of those.
         trace: Mean of K(x, x).
         total: Mean of y^2, summed over outputs.
-        fit_range: First and last mode of the exponent fits.
+        ranges: First and last mode of the fit of the eigenvalues' exponent, and of the power's.
     """
     capacity = max(_slope(np.log(kappa), -np.log(moments.modes)), 1e-3) ** -1.0
     derivative = np.maximum(moments.cross - moments.error, 1e-12 * total)  # kappa dT/dkappa
@@ -68,7 +69,7 @@ def deconvolve(
         nodes = np.concatenate([head, tail])
         counts = np.concatenate([np.ones(len(head)), multiplicity])
         power, noise = _powers(kappa, moments, nodes, head_power, head_error, float(np.clip(source, 0.05, 3.0)), total)
-        capacity, signal = exponents(nodes, counts, power, fit_range, capacity, signal)
+        capacity, signal = exponents(nodes, counts, power, ranges, capacity, signal)
         source = (signal - 1.0) / capacity
     return Fit(nodes, counts, power, noise, capacity, source, signal)
 
@@ -160,29 +161,39 @@ def exponents(
     eigenvalues: Float[np.ndarray, " nodes"],
     multiplicity: Float[np.ndarray, " nodes"],
     power: Float[np.ndarray, " nodes"],
-    fit_range: tuple[float, float],
+    ranges: tuple[tuple[int, int], tuple[int, int]],
     capacity: float,
     signal: float,
 ) -> tuple[float, float]:
-    """Decay exponents of eigenvalues and of power per mode over a range of modes, from bins of equal width in log k.
+    """Decay exponents of eigenvalues and of power per mode, each over its range of modes.
 
-    `capacity` and `signal` are returned when the range holds fewer than three bins with modes (with power).
+    `capacity` and `signal` are returned where the range holds fewer than three bins with modes (with power).
     """
-    upper = np.cumsum(multiplicity)
-    place = np.maximum(upper - 0.5 * multiplicity + 0.5, 1.0)
-    edges = np.geomspace(fit_range[0], fit_range[1] * 1.0000001, 9)
-    index = np.digitize(place, edges) - 1
-    inside = (index >= 0) & (index < 8) & (multiplicity > 0.0)
-    if not inside.any():
-        return capacity, signal
-    count = np.bincount(index[inside], multiplicity[inside], 8)
-    weight = np.where(count > 0.0, count, 1.0)
-    place = np.bincount(index[inside], (multiplicity * np.log(place))[inside], 8) / weight
-    value = np.bincount(index[inside], (multiplicity * np.log(eigenvalues))[inside], 8) / weight
-    strength = np.bincount(index[inside], power[inside], 8) / weight
-    known, lit = count > 0.0, (count > 0.0) & (strength > 0.0)
-    if known.sum() >= 3:
-        capacity = float(-np.polyfit(place[known], value[known], 1)[0])
+    place, value, _ = _log_bins(eigenvalues, multiplicity, power, ranges[0])
+    if len(place) >= 3:
+        capacity = max(float(-np.polyfit(place, value, 1)[0]), 0.05)
+    place, _, strength = _log_bins(eigenvalues, multiplicity, power, ranges[1])
+    lit = strength > 0.0
     if lit.sum() >= 3:
         signal = float(-np.polyfit(place[lit], np.log(strength[lit]), 1)[0])
-    return max(capacity, 0.05), signal
+    return capacity, signal
+
+
+def _log_bins(
+    eigenvalues: Float[np.ndarray, " nodes"],
+    multiplicity: Float[np.ndarray, " nodes"],
+    power: Float[np.ndarray, " nodes"],
+    span: tuple[int, int],
+) -> tuple[Float[np.ndarray, " bins"], Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]]:
+    """Mean log index, mean log eigenvalue and mean power per mode in bins of equal width in log index."""
+    upper = np.cumsum(multiplicity)
+    index = np.maximum(upper - 0.5 * multiplicity + 0.5, 1.0)
+    edges = np.geomspace(span[0] - 0.5, span[1] + 0.5, _FIT_BINS + 1)
+    owner = np.digitize(index, edges) - 1
+    inside = (owner >= 0) & (owner < _FIT_BINS) & (multiplicity > 0.0)
+    owner, weight = owner[inside], multiplicity[inside]
+    count = np.bincount(owner, weight, _FIT_BINS)
+    sums = (weight * np.log(index[inside]), weight * np.log(eigenvalues[inside]), power[inside])
+    held = count > 0.0
+    place, value, strength = (np.bincount(owner, part, _FIT_BINS)[held] / count[held] for part in sums)
+    return place, value, strength

@@ -101,7 +101,7 @@ def measure_spectrum(
     full, others = views[0], views[1:]
     kappa = _cutoffs(full.sample, groups)
     most = max(points // 20, 8)
-    count = min(points, max(4 * most, 2 * (head or 0)))
+    count = min(points, max(6 * most, 2 * (head or 0)))
     naive = np.sum(full.sample.coefficients[:count] ** 2, axis=1) / points
     for view in views:
         view.prepare(kappa, count, gram)
@@ -135,13 +135,14 @@ def _estimate(
     """Fits to everything and to every jackknife replicate, and the numbers with their intervals."""
     groups, points = len(others), sizes[0]
     moments = {id(view): view.residuals.moments() for view in (full, *others)}
-    resolved = int(min(_rank(full.sample), round(_RESOLVED_SHARE * points * (1.0 - 1.0 / groups))))
+    resolved = max(int(np.sum(full.sample.eigenvalues > kappa[-1])), 2)
     shares, norms = (np.array(a) for a in zip(*(view.held_out() for view in others), strict=True))
     cross, error = shares.mean(axis=0), shares.std(axis=0, ddof=1) / math.sqrt(groups)
-    head = int(min(_clear_modes(cross, error, most) if head is None else head, resolved))
-    # Exponents from modes that are resolved twice over; the first few modes follow the data, not a law.
-    last = max(resolved // 2, 2)
-    fit_range = (max(min(max(10, last // 30), last // 4), 1), last)
+    clear = _clear_modes(cross, error, min(resolved, len(cross)))
+    head = int(min(min(clear, most) if head is None else head, resolved))
+    # The first modes follow the data, not a law: leave them out where enough others are left.
+    first = max(min(max(10, resolved // 30), resolved // 4), 1)
+    fit_range, power_range = (first, resolved), (max(min(first, clear // 6), 1), clear)
 
     def fit(view: LeftOut, cut: int, power: np.ndarray) -> Fit:
         # One mode's squared coefficient is known no better than chance allows, nor than its eigenvector is resolved.
@@ -156,7 +157,7 @@ def _estimate(
             np.hypot(chance, blur),
             view.trace,
             view.total,
-            fit_range,
+            (fit_range, power_range),
         )
 
     best = fit(full, head, cross)
@@ -183,6 +184,7 @@ def _estimate(
         total_power=full.total,
         head=head,
         fit_range=fit_range,
+        power_range=power_range,
         resolved=resolved,
         points=points,
         fresh_points=sizes[1],
@@ -211,7 +213,7 @@ def _rank(sample: Sample) -> int:
 
 def _clear_modes(cross: Float[np.ndarray, " modes"], error: Float[np.ndarray, " modes"], most: int) -> int:
     """The number of modes up to which every log bin of the cross products stands out of its error twice over."""
-    edges = np.unique(np.round(np.geomspace(4, most, 10)).astype(int))
+    edges = np.unique(np.round(np.geomspace(min(4, most), most, 12)).astype(int))
     clear = edges[0]
     for low, high in itertools.pairwise(edges):
         if cross[low:high].sum() < 2.0 * np.sqrt(np.sum(error[low:high] ** 2)):

@@ -36,11 +36,12 @@ class MeasuredSpectrum:
             has been extended. Its interval is that of sampling; `unresolved` bounds it whatever the law of the tail.
         unresolved: Power below the last resolved mode, noise included. Unlike `noise` it depends on no extrapolation.
         capacity: Decay exponent of the eigenvalues over `fit_range`.
-        source: (decay exponent of the power per mode − 1) / capacity over `fit_range`.
+        source: (decay exponent of the power per mode − 1) / capacity, power over `power_range`.
         trace: Mean of K(x, x).
         total_power: Mean of $y^2$, summed over outputs.
         head: Number of single modes.
-        fit_range: First and last mode of the exponent fits.
+        fit_range: First and last mode of the fit of `capacity`.
+        power_range: First and last mode of the fit of the power's exponent: as far as held-out points show power clearly.
         resolved: Last mode that these points resolve: the tail beyond it is extrapolated.
         points: Rows in the Gram matrix.
         fresh_points: Further rows, used for testing only.
@@ -64,6 +65,7 @@ class MeasuredSpectrum:
     total_power: float
     head: int
     fit_range: tuple[int, int]
+    power_range: tuple[int, int]
     resolved: int
     points: int
     fresh_points: int
@@ -116,6 +118,7 @@ class MeasuredSpectrum:
             "total_power",
             "head",
             "fit_range",
+            "power_range",
             "resolved",
             "points",
             "fresh_points",
@@ -147,7 +150,7 @@ class MeasuredSpectrum:
             (
                 f"MeasuredSpectrum of {self.points} of {self.rows} rows{tested} (seed {self.seed})",
                 f"  capacity    {self.capacity}   modes {first} to {last}",
-                f"  source      {self.source}   modes {first} to {last}",
+                f"  source      {self.source}   modes {self.power_range[0]} to {self.power_range[1]}",
                 f"  noise       {self.noise}   of a total power of {self.total_power:.4g}",
                 f"  unresolved  {self.unresolved}   power below mode {self.resolved}, noise included",
                 f"  head        {self.head} single modes, largest eigenvalue {self.eigenvalues[0]:.4g} of a trace of "
