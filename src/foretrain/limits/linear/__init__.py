@@ -18,11 +18,17 @@ from foretrain.limits.linear._measure import SpectralMeasure as SpectralMeasure
 from foretrain.limits.linear._measure import index_nodes as index_nodes
 from foretrain.limits.linear._measure import power_law_measure as power_law_measure
 from foretrain.limits.linear._measure import spectral_measure as spectral_measure
+from foretrain.limits.linear._planning import ComputeFrontier as ComputeFrontier
+from foretrain.limits.linear._planning import OptimalStopping as OptimalStopping
+from foretrain.limits.linear._planning import compute_optimal_frontier as compute_optimal_frontier
+from foretrain.limits.linear._planning import ensemble_loss as ensemble_loss
+from foretrain.limits.linear._planning import optimal_stopping as optimal_stopping
 from foretrain.limits.linear._points import OnePoint as OnePoint
 from foretrain.limits.linear._points import TwoPoint as TwoPoint
 from foretrain.limits.linear._points import one_point as one_point
 from foretrain.limits.linear._points import two_point as two_point
 from foretrain.limits.linear._solve import PARTS as PARTS
 from foretrain.limits.linear._solve import covers as covers
+from foretrain.limits.linear._solve import measure_of as measure_of
 from foretrain.limits.linear._solve import solve as solve
 from foretrain.limits.linear._static import ridge_losses as ridge_losses
