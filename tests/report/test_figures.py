@@ -8,7 +8,7 @@ from synthetic import INF, broken, comparison, spectrum, with_values
 from foretrain.curves import Comparison, LearningCurves
 from foretrain.errors import InvalidInput, MissingExtra
 from foretrain.report import heatmap, plot_comparison, plot_curves, plot_spectrum
-from foretrain.report._spectrum import log_bins, read_spectrum
+from foretrain.report._spectrum import log_bins, read_spectrum, spectrum_panels
 from foretrain.studies import pair
 
 TIMES = np.geomspace(1, 1e4, 6)
@@ -195,10 +195,27 @@ def test_spectrum_power_is_eigenvalue_times_target_power_and_bins_stand_at_their
 
 def test_log_bins_keep_means_and_drop_bins_without_power():
     k = np.arange(1.0, 1001.0)
-    place, mean = log_bins(k, k**-1.5)
+    place, mean = log_bins(k, k**-1.5, np.ones_like(k))
     # A bin spans a factor 10^(1/8): within it the arithmetic mean of k^-1.5 exceeds its value at the geometric middle by
     # at most (1.5 ln 10 / 8)^2 / 24 = 0.8 %; a mode more or less at the edge of a small bin is not an error of the mean.
     np.testing.assert_allclose(mean, place**-1.5, rtol=0.02)
-    assert log_bins(k, -(k**-1.5))[0].size == 0
-    single, _ = log_bins(np.array([1.0, 2.0]), np.array([1.0, 1.0]))
+    assert log_bins(k, -(k**-1.5), np.ones_like(k))[0].size == 0
+    single, _ = log_bins(np.array([1.0, 2.0]), np.array([1.0, 1.0]), np.ones(2))
     np.testing.assert_allclose(single, [1.0, 2.0], rtol=1e-15)  # rounding of exp(log k)
+
+
+def test_bins_weigh_values_by_the_modes_that_they_stand_for():
+    # A sliver of a mode with an outsized value must not show: what counts is power per mode.
+    place, mean = log_bins(np.array([100.0, 100.1]), np.array([1.0, 1e3]), np.array([10.0, 1e-6]))
+    np.testing.assert_allclose(mean, (10.0 + 1e-3) / (10.0 + 1e-6), rtol=1e-12)  # rounding
+    assert place.size == 1
+
+
+def test_the_extension_is_dashed_from_the_last_resolved_mode_on():
+    title, series = spectrum_panels(read_spectrum(spectrum()))[1]
+    line, dashed = series[:2]
+    assert title == "Target power per mode"
+    assert (line.kind, dashed.kind) == ("line", "dash")
+    assert line.x[-1] == dashed.x[0] <= 200 < dashed.x[1]  # the end of the fit range
+    everything = spectrum_panels(read_spectrum({"eigenvalues": [1.0, 0.5, 0.25]}))
+    assert [(s.kind, s.x.size) for s in everything[0][1]] == [("line", 3)]

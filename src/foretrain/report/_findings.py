@@ -16,7 +16,8 @@ _EARLY = (
 )
 _LATE = (
     "Late losses hang on the small eigenvalues, where the spectrum is extended rather than measured, and on the power that "
-    "was counted as label noise. Theory {side} the measurement there points at the tail of the spectrum or at that noise."
+    "was counted as label noise; corrections for finite sizes grow with time, too. Theory {side} the measurement can come "
+    "from any of them: errors that stay when sizes grow are the spectrum's."
 )
 _SIZE = (
     "The prediction is the leading order for large sizes; what is left over falls like one over the size. An error that "

@@ -12,9 +12,10 @@ import numpy as np
 from foretrain.curves import Comparison, json_ready
 from foretrain.report._figures import colours, is_log, positions
 from foretrain.report._grid import Grid, show, words
-from foretrain.report._spectrum import SpectrumTable, log_bins
+from foretrain.report._spectrum import Series, SpectrumTable, spectrum_panels
 
 _MOST_PLACES = 240
+_MOST_VERTICES = 800
 _PARTS = ("theory", "measured", "stderr", "error", "z")
 
 
@@ -57,53 +58,18 @@ def chart_data(grid: Grid) -> dict[str, Any]:
 
 
 def spectrum_data(table: SpectrumTable) -> dict[str, Any]:
-    """The spectrum for the page's script: lines and points by name, already binned where single modes are noise."""
-    head = table.head if table.head is not None else int(table.k[-1])
-    inside = table.k <= head
+    """The spectrum for the page's script; a line with more vertices than a screen can show is thinned."""
 
-    def line(values: np.ndarray, kept: np.ndarray, label: str, kind: str, colour: str) -> dict[str, Any]:
-        kept = kept & np.isfinite(values) & (values > 0)
-        places = np.flatnonzero(kept)
-        # Eight hundred vertices are more than a screen can show of a curve over k on a logarithmic axis.
-        if places.size > 800:
-            grid = np.geomspace(1, places.size, 800).round().astype(int) - 1
-            places = places[np.unique(grid)]
-        return {
-            "label": label,
-            "kind": kind,
-            "colour": colour,
-            "x": _numbers(table.k[places]),
-            "y": _numbers(values[places]),
-        }
+    def thin(series: Series) -> dict[str, Any]:
+        chosen = np.arange(series.x.size)
+        if series.x.size > _MOST_VERTICES:
+            chosen = np.unique(np.geomspace(1, series.x.size, _MOST_VERTICES).round().astype(int)) - 1
+        described = {"label": series.label, "kind": series.kind, "colour": series.colour}
+        return described | {"x": _numbers(series.x[chosen]), "y": _numbers(series.y[chosen])}
 
-    panels = [
-        {
-            "title": "Eigenvalues of the kernel",
-            "series": [line(table.eigenvalues, inside, "measured", "line", "blue")]
-            + ([line(table.eigenvalues, ~inside, "extended", "dash", "blue")] if not inside.all() else []),
-        }
-    ]
-    if table.power is not None:
-        series = [] if inside.all() else [line(table.power, ~inside, "extended", "dash", "orange")]
-        for values, label, colour in (
-            (table.naive, "same points (biased)", "grey"),
-            (table.cross, "fresh points", "orange"),
-        ):
-            if values is not None:
-                place, mean = log_bins(np.arange(1.0, len(values) + 1), values)
-                series.append(
-                    {"label": label, "kind": "points", "colour": colour, "x": _numbers(place), "y": _numbers(mean)}
-                )
-        if table.cross is None:
-            place, mean = log_bins(table.k[inside], table.power[inside])
-            series.insert(
-                0,
-                {"label": "measured", "kind": "points", "colour": "orange", "x": _numbers(place), "y": _numbers(mean)},
-            )
-        panels.append({"title": "Target power per mode", "series": series})
     return {
-        "panels": panels,
-        "head": None if table.head is None or inside.all() else table.head,
+        "panels": [{"title": title, "series": [thin(s) for s in series]} for title, series in spectrum_panels(table)],
+        "head": table.head if table.head is not None and table.head < table.k[-1] else None,
         "fit": None if table.fit_range is None else list(table.fit_range),
     }
 
@@ -124,7 +90,7 @@ def csv_text(grid: Grid) -> str:
 
 def spectrum_csv(table: SpectrumTable) -> str:
     """The spectrum that the theory used, one mode or bin of modes a row."""
-    columns = {"k": table.k, "eigenvalue": table.eigenvalues}
+    columns = {"k": table.k, "multiplicity": table.multiplicity, "eigenvalue": table.eigenvalues}
     if table.power is not None:
         columns["power_per_mode"] = table.power
     rows = zip(*(c.tolist() for c in columns.values()), strict=True)

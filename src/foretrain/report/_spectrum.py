@@ -25,16 +25,18 @@ class SpectrumTable:
 
     Args:
         k: Place of each mode in the order of decreasing eigenvalue, from 1.
+        multiplicity: Number of modes that each value stands for; need not be whole.
         eigenvalues: Of the kernel operator.
         power: Target power of each mode, eigenvalue times `target_power`.
         naive: Power by the Gram matrix's own eigenvectors.
         cross: Power by two disjoint halves of the data; unbiased, so single values may be negative.
-        head: Number of modes taken as measured; beyond them the fit is extended.
-        fit_range: First and last mode of the fit.
+        head: Number of modes that were measured one by one.
+        fit_range: First and last mode of the fit; measured in bins up to the last, extended beyond it.
         facts: Exponents and noise as (name, value, low, high); low and high may be NaN.
     """
 
     k: Float[np.ndarray, " mode"]
+    multiplicity: Float[np.ndarray, " mode"]
     eigenvalues: Float[np.ndarray, " mode"]
     power: Float[np.ndarray, " mode"] | None
     naive: Float[np.ndarray, " head"] | None
@@ -42,6 +44,23 @@ class SpectrumTable:
     head: int | None
     fit_range: tuple[float, float] | None
     facts: tuple[tuple[str, float, float, float], ...]
+
+    @property
+    def resolved(self) -> float:
+        """The last mode that was measured; all of them where nothing is said."""
+        ends = [v for v in (self.head, self.fit_range[1] if self.fit_range else None) if v is not None]
+        return float(max(ends, default=self.k[-1]))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Series:
+    """One line or set of points of a panel: `kind` is `line`, `dash` or `points`, `colour` `blue`, `orange` or `grey`."""
+
+    label: str
+    kind: str
+    colour: str
+    x: np.ndarray
+    y: np.ndarray
 
 
 def plot_spectrum(spectrum: Mapping[str, Any], path: str | os.PathLike | None = None) -> Any:
@@ -72,16 +91,10 @@ def plot_spectrum(spectrum: Mapping[str, Any], path: str | os.PathLike | None = 
     target = target_path(path, "plot_spectrum")
     table = read_spectrum(spectrum)
     figure = new_figure("plot_spectrum", 7.2 if table.power is not None else 4.2, 3.2)
-    panels = figure.subplots(1, 2 if table.power is not None else 1, squeeze=False)[0]
-    blue, orange = distinct(2)
-    _panel(panels[0], table, table.eigenvalues, blue, "eigenvalue", 1.4)
-    if table.power is not None:
-        for values, colour, label in ((table.naive, "#8791a0", "same points"), (table.cross, orange, "fresh points")):
-            if values is not None:
-                # One value for each single mode, also where the table's tail is in bins.
-                place, mean = log_bins(np.arange(1.0, len(values) + 1), values)
-                panels[1].plot(place, mean, "o", ms=2.6, color=colour, mfc="white", mew=0.8, label=label, zorder=2)
-        _panel(panels[1], table, table.power, orange, "target power per mode", 0.5)
+    drawn = spectrum_panels(table)
+    panels = figure.subplots(1, len(drawn), squeeze=False)[0]
+    for axes, (title, series) in zip(panels, drawn, strict=True):
+        _panel(axes, table, title, series)
     figure.suptitle(" · ".join(fact_words(f) for f in table.facts), fontsize=8, color=INK["light"])
     return save(figure, target)
 
@@ -98,13 +111,9 @@ def read_spectrum(spectrum: Mapping[str, Any]) -> SpectrumTable:
             f"plot_spectrum: expected a table with 'eigenvalues', got {', '.join(map(repr, known)) or 'an empty one'}."
         )
     eigenvalues = _array(known["eigenvalues"])
-    if "k" in known:
-        k = _array(known["k"])
-    elif "multiplicity" in known:
-        multiplicity = _array(known["multiplicity"])
-        k = np.cumsum(multiplicity) - (multiplicity - 1) / 2
-    else:
-        k = np.arange(1, eigenvalues.size + 1, dtype=np.float64)
+    multiplicity = _array(known["multiplicity"]) if "multiplicity" in known else np.ones_like(eigenvalues)
+    # A value that stands for several modes is drawn at the middle of their places.
+    k = _array(known["k"]) if "k" in known else np.cumsum(multiplicity) - (multiplicity - 1) / 2
     power = eigenvalues * _array(known["target_power"]) if "target_power" in known else None
     if k.shape != eigenvalues.shape:
         raise InvalidInput(f"plot_spectrum(k): expected {eigenvalues.size} values, one for each mode, got {k.size}.")
@@ -118,6 +127,7 @@ def read_spectrum(spectrum: Mapping[str, Any]) -> SpectrumTable:
     naive, cross = (_first(known, names) for names in (_NAIVE, _CROSS))
     return SpectrumTable(
         k,
+        multiplicity,
         eigenvalues,
         power,
         None if naive is None else _array(naive),
@@ -128,18 +138,53 @@ def read_spectrum(spectrum: Mapping[str, Any]) -> SpectrumTable:
     )
 
 
+def spectrum_panels(table: SpectrumTable) -> list[tuple[str, list[Series]]]:
+    """Title and series of every panel, lines first; without target power there is one panel."""
+    panels = [("Eigenvalues of the kernel", _split(table, table.k, table.eigenvalues, "measured", "blue"))]
+    if table.power is None:
+        return panels
+    place, mean = log_bins(table.k, table.power, table.multiplicity)
+    series = _split(table, place, mean, "used by the theory", "orange")
+    for values, label, colour in (
+        (table.naive, "same points (biased)", "grey"),
+        (table.cross, "fresh points", "orange"),
+    ):
+        if values is not None:
+            # One value for each single mode, also where the table's tail is in bins.
+            modes = np.arange(1.0, len(values) + 1.0)
+            series.append(Series(label, "points", colour, *log_bins(modes, values, np.ones_like(modes))))
+    return [*panels, ("Target power per mode", series)]
+
+
 def log_bins(
-    k: Float[np.ndarray, " mode"], values: Float[np.ndarray, " mode"]
+    k: Float[np.ndarray, " mode"], values: Float[np.ndarray, " mode"], weights: Float[np.ndarray, " mode"]
 ) -> tuple[Float[np.ndarray, " bin"], Float[np.ndarray, " bin"]]:
-    """Means over bins of equal width in log k, at the bins' mean places; single modes where they are sparse."""
+    """Weighted means over bins of equal width in log k, at the bins' mean places; single modes where they are sparse.
+
+    Bins whose mean is not positive are left out.
+    """
     edges = np.floor(_BINS_PER_DECADE * np.log10(np.maximum(k, 1.0)))
     places, means = [], []
     for edge in np.unique(edges):
-        inside = (edges == edge) & np.isfinite(values)
-        if inside.any() and values[inside].mean() > 0:
-            places.append(np.exp(np.log(k[inside]).mean()))
-            means.append(values[inside].mean())
+        inside = (edges == edge) & np.isfinite(values) & (weights > 0)
+        if inside.any():
+            mean = np.average(values[inside], weights=weights[inside])
+            if mean > 0:
+                places.append(np.exp(np.average(np.log(k[inside]), weights=weights[inside])))
+                means.append(mean)
     return np.array(places), np.array(means)
+
+
+def _split(table: SpectrumTable, x: np.ndarray, y: np.ndarray, label: str, colour: str) -> list[Series]:
+    """The measured part as a line and what is beyond as a dashed one that begins where the line ends."""
+    kept = np.isfinite(y) & (y > 0)
+    x, y = x[kept], y[kept]
+    measured = int(np.sum(x <= table.resolved))
+    parts = [Series(label, "line", colour, x[:measured], y[:measured])]
+    if measured < x.size:
+        start = max(measured - 1, 0)
+        parts.append(Series("extended", "dash", colour, x[start:], y[start:]))
+    return parts
 
 
 def fact_words(fact: tuple[str, float, float, float]) -> str:
@@ -157,19 +202,21 @@ def _first(table: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next((table[n] for n in names if n in table), None)
 
 
-def _panel(axes: Any, table: SpectrumTable, values: np.ndarray, colour: str, title: str, weight: float) -> None:
+def _panel(axes: Any, table: SpectrumTable, title: str, series: list[Series]) -> None:
     style(axes)
-    head = table.head if table.head is not None else int(table.k[-1])
-    inside = table.k <= head
-    positive = np.where(values > 0, values, np.nan)
-    axes.plot(table.k[inside], positive[inside], color=colour, lw=weight, label="measured", zorder=3)
-    if not inside.all():
-        axes.plot(table.k[~inside], positive[~inside], color=colour, lw=1.2, ls="--", label="extended", zorder=3)
-        axes.axvline(head, color="#8791a0", lw=0.7, ls=":")
+    blue, orange = distinct(2)
+    for s in series:
+        colour = {"blue": blue, "orange": orange, "grey": "#8791a0"}[s.colour]
+        if s.kind == "points":
+            axes.plot(s.x, s.y, "o", ms=2.6, color=colour, mfc="white", mew=0.8, label=s.label, zorder=2)
+        else:
+            axes.plot(s.x, s.y, color=colour, lw=1.2, ls="--" if s.kind == "dash" else "-", label=s.label, zorder=3)
+    if table.head is not None and table.head < table.k[-1]:
+        axes.axvline(table.head, color="#8791a0", lw=0.7, ls=":", label=f"head, {table.head} modes")
     if table.fit_range is not None:
-        axes.axvspan(*table.fit_range, color=colour, alpha=0.08, lw=0, label="fit range", zorder=0)
+        axes.axvspan(*table.fit_range, color=blue, alpha=0.08, lw=0, label="fit range", zorder=0)
     axes.set_xscale("log")
-    if np.isfinite(positive).any():
+    if any(s.x.size for s in series):
         axes.set_yscale("log")
     axes.set_xlabel("mode k", fontsize=8, color=INK["light"])
     axes.set_title(title, fontsize=8, fontweight="bold", loc="left", color=INK["light"])
