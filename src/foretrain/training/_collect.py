@@ -98,7 +98,7 @@ def collect(
     coords = {name: np.asarray(values) for name, values in axes.items()}
     if times is not None:
         coords["time"] = times
-    attrs = {**_single_values(problem), "verb": "train", "seeds": len(seeds), "first_seed": int(seeds[0])}
+    attrs = {**problem.facts(), "verb": "train", "seeds": len(seeds), "first_seed": int(seeds[0])}
     return LearningCurves(variables, coords, attrs | {"messages": messages})
 
 
@@ -107,14 +107,3 @@ def _arrange(array: np.ndarray, names: Sequence[str], wanted: Sequence[str]) -> 
     index = tuple(slice(None) if name in wanted else 0 for name in names)
     kept = [name for name in names if name in wanted]
     return np.transpose(array[index], [kept.index(name) for name in wanted])
-
-
-def _single_values(problem: Problem) -> dict[str, Any]:
-    """What made the result: its kinds, its digest, and every plain value that is not an axis."""
-    found: dict[str, Any] = {"problem": problem.digest()}
-    for name, part in zip(("task", "model", "training"), problem.parts(), strict=True):
-        found[name] = part.kind
-        for key, value in part.to_table().items():
-            if isinstance(value, (bool, int, float, str)):
-                found[key] = value
-    return found
