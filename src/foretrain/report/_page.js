@@ -95,6 +95,12 @@
   function placeReadout(x, y) {
     readout.hidden = false;
     const w = readout.offsetWidth, h = readout.offsetHeight, edge = 8;
+    if (innerWidth < 560) {
+      // A narrow screen has no room beside the finger: dock at the end that is farther from it.
+      readout.style.left = (innerWidth - w) / 2 + "px";
+      readout.style.top = (y < innerHeight * 0.6 ? innerHeight - h - edge : edge) + "px";
+      return;
+    }
     const left = x + 18 + w + edge > innerWidth ? x - 18 - w : x + 18;
     readout.style.left = Math.max(edge, Math.min(left, innerWidth - w - edge)) + "px";
     readout.style.top = Math.max(edge, Math.min(y - h / 2, innerHeight - h - edge)) + "px";

@@ -189,9 +189,9 @@ def _split(table: SpectrumTable, x: np.ndarray, y: np.ndarray, label: str, colou
 
 def fact_words(fact: tuple[str, float, float, float]) -> str:
     """An exponent with its interval: `capacity 1.21 (1.18 to 1.24)`."""
-    name, value, low, high = fact
-    interval = f" ({show(low)} to {show(high)})" if np.isfinite(low) and np.isfinite(high) else ""
-    return f"{name} {show(value)}{interval}"
+    name, *numbers = fact
+    value, low, high = (show(float(f"{v:.3g}")) for v in numbers)
+    return f"{name} {value} ({low} to {high})" if np.isfinite(fact[2]) and np.isfinite(fact[3]) else f"{name} {value}"
 
 
 def _array(values: Any) -> np.ndarray:
