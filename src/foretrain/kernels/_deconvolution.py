@@ -19,7 +19,7 @@ _COUNT_TOLERANCE = 1e-3
 _POWER_TOLERANCE = 3e-3
 _EXACT = 1e-6
 # Change of the ratio to the power law, from one bin to the next, that costs as much as one tolerance.
-_ROUGHNESS = 0.3
+_ROUGHNESS = 0.05
 _BIN_RATIO = 1.2
 _LARGEST_INDEX = 1e6
 _FIT_BINS = 8

@@ -193,7 +193,7 @@ def _tanh_parts(
 def _tanh_hermite(q: Array) -> tuple[Float[Array, "*inputs terms"], Float[Array, "*inputs terms"]]:
     """Coefficients of tanh(sqrt(q) z) in odd and of its slope in even normalized Hermite polynomials of z."""
     nodes, odd, even = _hermite_table()
-    value = jnp.tanh(jnp.sqrt(q)[..., None] * nodes)
+    value = jnp.tanh(jnp.sqrt(q)[..., None] * nodes.reshape((1,) * q.ndim + (-1,)))
     return value @ odd, (1.0 - value * value) @ even
 
 
