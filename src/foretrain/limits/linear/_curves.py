@@ -12,7 +12,7 @@ from foretrain.limits.linear import _contour as contour
 from foretrain.limits.linear._dynamics import Dynamics, Flow
 from foretrain.limits.linear._edge import spectral_edge
 from foretrain.limits.linear._kappa import FAR
-from foretrain.limits.linear._measure import SpectralMeasure
+from foretrain.limits.linear._measure import SpectralMeasure, node_size
 from foretrain.limits.linear._programs import closed_kappa, closed_tile, open_program
 from foretrain.limits.linear._static import ridge_program
 
@@ -93,12 +93,6 @@ def _positive(name: str, value) -> np.ndarray:
             f"linear_curves({name}): expected sizes > 0 (inf allowed), got {array[~(array > 0)].flat[0]}."
         )
     return array
-
-
-def node_size(nodes: int) -> int:
-    """The padded number of nodes: multiples of 32 up to 256, then of 128."""
-    step = 32 if nodes <= 256 else 128
-    return -(-nodes // step) * step
 
 
 class _Run:

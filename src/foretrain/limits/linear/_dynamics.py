@@ -126,7 +126,7 @@ class Descent(Dynamics):
             return None
 
     def log_derivative(self, z, times):
-        """t log(1 + rate z) for a single rate."""
+        """Logarithm of the power of 1 + rate z, for a single rate."""
         if np.ndim(self.learning_rate) > 0:
             return None
         return jnp.asarray(times)[:, None] * log1p(self.learning_rate * jnp.asarray(z))

@@ -24,7 +24,8 @@ FAR = 30.0
 # so a last step of 1e-7 leaves an error of order 1e-14.
 LONGEST = 0.7
 LAST_STEP = 1e-7
-MAX_NEWTON = 40
+MAX_NEWTON = 12
+SHORTEST = 1e-5
 
 
 def _log(x):
@@ -50,10 +51,10 @@ def trace_sums(measure: SpectralMeasure, kappa):
     r"""$\mathrm{df}_1(\kappa)$ and its derivative for a vector of real or complex $\kappa$."""
     lam, trace = measure.eigenvalues, measure.trace
     if not jnp.iscomplexobj(kappa):
-        u = 1.0 / (lam + kappa[:, None])
+        u = 1.0 / (lam[None, :] + kappa[:, None])
         return u @ trace, -(u * u) @ trace
     # Real arithmetic: one real reciprocal per entry instead of a complex division.
-    shifted = lam + kappa.real[:, None]
+    shifted = lam[None, :] + kappa.real[:, None]
     imag = kappa.imag[:, None]
     inverse = 1.0 / (shifted * shifted + imag * imag)
     re, im = shifted * inverse, -imag * inverse
@@ -105,11 +106,11 @@ def _newton(measure, kappa, z, inv_width, inv_samples):
         kappa, _, _, count = state
         value, slope = residual(measure, kappa, z, inv_width, inv_samples)
         step = -value * _reciprocal(slope)
-        # A step that would leave the half plane is cut to half the distance to the axis.
+        size = jnp.max(_abs2(step) / _abs2(kappa))
+        # A step that would leave the half plane is cut to half the distance to the axis; its full size counts.
         room = jnp.where(kappa.imag + step.imag <= 0.0, -0.5 * kappa.imag / jnp.minimum(step.imag, -1e-300), 1.0)
-        step = step * room
-        kappa = kappa + step
-        return kappa, z * _reciprocal(kappa * slope), jnp.max(_abs2(step) / _abs2(kappa)), count + 1
+        kappa = kappa + step * room
+        return kappa, z * _reciprocal(kappa * slope), size, count + 1
 
     start = (kappa, jnp.zeros_like(kappa), jnp.asarray(jnp.inf, kappa.real.dtype), 0)
     kappa, slope, step, _ = jax.lax.while_loop(unfinished, improve, start)
@@ -134,27 +135,34 @@ def advance(measure: SpectralMeasure, track: Track, z, inv_width, inv_samples):
     target = _log(z)
 
     def unfinished(state):
-        _, _, remaining, _ = state
-        return remaining > 0.0
+        _, _, longest, _ = state
+        return longest > 0.0
 
     def step(state):
-        track, _, _, error = state
+        track, kappa, longest, error = state
         distance = target - track.log_z
-        longest = jnp.sqrt(jnp.max(_abs2(distance)))
-        last = longest <= LONGEST
-        move = jnp.where(last, distance, distance * (LONGEST / jnp.maximum(longest, 1e-300)))
+        size = jnp.sqrt(jnp.max(_abs2(distance)))
+        last = size <= longest
+        move = jnp.where(last, distance, distance * (longest / jnp.maximum(size, 1e-300)))
         guess = track.log_kappa + (track.slope + 0.5 * track.curvature * move) * move
         log_z = jnp.where(last, target, track.log_z + move)
-        kappa, slope, newton = _newton(measure, _exp(guess), jnp.where(last, z, _exp(log_z)), inv_width, inv_samples)
+        root, slope, newton = _newton(measure, _exp(guess), jnp.where(last, z, _exp(log_z)), inv_width, inv_samples)
+        # On the physical branch Im kappa has the sign of Im z. A step that fails is tried again at a quarter of its
+        # length; below SHORTEST the point is given up.
+        fine = (newton <= LAST_STEP**2) & jnp.all(root.imag > 0.0)
+        taken = fine | (longest < SHORTEST)
         still = _abs2(move) < 1e-24
         curvature = jnp.where(still, track.curvature, (slope - track.slope) * _reciprocal(jnp.where(still, 1.0, move)))
-        track = Track(log_z, _log(kappa), slope, curvature)
-        return track, kappa, jnp.where(last, 0.0, longest), jnp.maximum(error, newton)
+        moved = Track(log_z, _log(root), slope, curvature)
+        track = jax.tree.map(lambda new, old: jnp.where(taken, new, old), moved, track)
+        longest = jnp.where(fine, jnp.minimum(2.0 * longest, LONGEST), 0.25 * longest)
+        done = taken & last
+        return track, jnp.where(taken, root, kappa), jnp.where(done, 0.0, longest), jnp.where(taken & ~fine, 1.0, error)
 
-    state = (track, _exp(track.log_kappa), jnp.asarray(1.0, z.real.dtype), jnp.asarray(0.0, z.real.dtype))
+    real = z.real.dtype
+    state = (track, _exp(track.log_kappa), jnp.asarray(LONGEST, real), jnp.asarray(0.0, real))
     track, kappa, _, error = jax.lax.while_loop(unfinished, step, state)
-    # On the physical branch Im kappa has the sign of Im z.
-    return track, kappa, (error <= LAST_STEP**2) & jnp.all(kappa.imag > 0.0)
+    return track, kappa, error == 0.0
 
 
 def follow_rays(measure: SpectralMeasure, z, inv_width, inv_samples):

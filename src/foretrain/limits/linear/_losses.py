@@ -101,8 +101,8 @@ def _flow(measure, times, inv_n, inv_p, noise, shares):
     ascending = times[order]
     still = jax.lax.stop_gradient(ascending)
     zeta, a = contour.hyperbola(contour.OPEN_POINTS)
-    z = zeta / still[:, None]
-    a = a * jnp.exp(z * (ascending - still)[:, None])
+    z = zeta[None, :] / still[:, None]
+    a = a[None, :] * jnp.exp(z * (ascending - still)[:, None])
     return open_losses(measure, z, a, inv_n, inv_p, noise, shares)[..., jnp.argsort(order)]
 
 

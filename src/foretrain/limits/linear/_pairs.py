@@ -71,7 +71,7 @@ class Points(NamedTuple):
 
 def points(measure: SpectralMeasure, kappa, z, inv_width, inv_samples) -> Points:
     """The single-point quantities at roots `kappa` of `z`, upper half plane."""
-    shifted = measure.eigenvalues + kappa.real[:, None]
+    shifted = measure.eigenvalues[None, :] + kappa.real[:, None]
     imag = kappa.imag[:, None]
     inverse = 1.0 / (shifted * shifted + imag * imag)
     re, im = shifted * inverse, -imag * inverse
@@ -90,7 +90,7 @@ def pair_sums(weights, left: Points, right: Points):
     One real matrix product; the result has shape (conjugate, left point, right point).
     """
     n, m = left.kappa.shape[0], right.kappa.shape[0]
-    rows = jnp.concatenate([left.real, left.imag], 0) * weights
+    rows = jnp.concatenate([left.real, left.imag], 0) * weights[None, :]
     g = rows @ jnp.concatenate([right.real, right.imag], 0).T
     rr, ri, ir, ii = g[:n, :m], g[:n, m:], g[n:, :m], g[n:, m:]
     return jax.lax.complex(jnp.stack([rr - ii, rr + ii]), jnp.stack([ri + ir, ir - ri]))
@@ -121,18 +121,18 @@ def quadratic_losses(measure, left: Points, right: Points, a, a_, inv_width, inv
     s, signal = (pair_sums(w, left, right) for w in (measure.trace, measure.signal))
     kappa_ = with_conjugate(right.kappa)[:, None, :]
     # Weights of the test and of the train form: (loss, curve, point).
-    w, w_ = jnp.stack([a, a * left.r1]), with_conjugate(jnp.stack([a_, a_ * right.r1]))
+    w, w_ = jnp.stack([a, a * left.r1[None]]), with_conjugate(jnp.stack([a_, a_ * right.r1[None]]))
     seen = noise * jnp.sum(w[1], -1) * jnp.sum(jnp.sum(w_[:, 1], -1), 0)
     forms = []
     for share in shares:
         d = correlation(
             share,
-            left.kappa[:, None],
+            left.kappa[None, :, None],
             kappa_,
-            left.df1[:, None],
+            left.df1[None, :, None],
             s,
             signal,
-            left.a1[:, None],
+            left.a1[None, :, None],
             inv_width,
             inv_samples,
             noise,

@@ -8,9 +8,9 @@ from jaxtyping import Float
 
 from foretrain.errors import InvalidInput
 from foretrain.limits.linear import _contour as contour
-from foretrain.limits.linear._curves import linear_curves, node_size
+from foretrain.limits.linear._curves import linear_curves
 from foretrain.limits.linear._dynamics import Dynamics, Flow
-from foretrain.limits.linear._measure import SpectralMeasure
+from foretrain.limits.linear._measure import SpectralMeasure, node_size
 from foretrain.limits.linear._programs import open_program
 
 # Interpolation points of the last bracket, and how narrow it is in the logarithm: the minimum is then good to 1e-8.

@@ -8,13 +8,13 @@ arXiv:2502.05074). Everything else in this package is a contour integral of thes
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex
 
 from foretrain.errors import InvalidInput
+from foretrain.limits.linear._edge import spectral_edge
 from foretrain.limits.linear._kappa import follow_rays, ridge_kappa
-from foretrain.limits.linear._measure import SpectralMeasure
+from foretrain.limits.linear._measure import SpectralMeasure, node_size
 from foretrain.limits.linear._pairs import SHARES, correlation
 
 
@@ -28,7 +28,7 @@ class OnePoint:
         df1: degrees of freedom $\sum_k\lambda_k/(\lambda_k+\kappa)$.
         R1: $1-\mathrm{df}_1/P$, response of the residuals; $\frac1P\mathrm{tr}(z+\frac1P\Psi F\Psi^\top)^{-1}=R_1/z$.
         R3: $1-\mathrm{df}_1/N$, response of the features.
-        residual: $|\kappa R_1R_3-z|/|z|$, what the solver left.
+        residual: $|\kappa R_1R_3-z|/\max(|z|,|\kappa|)$, what the solver left.
     """
 
     z: Complex[np.ndarray, "*point"]
@@ -88,34 +88,55 @@ def one_point(measure: SpectralMeasure, z, width, samples) -> OnePoint:
     flat = points.ravel()
     kappa = np.empty_like(flat)
     inv_n, inv_p = 1.0 / float(width), 1.0 / float(samples)
+    real, right = flat.imag == 0, (flat.imag == 0) & (flat.real >= 0)
+    left = real & ~right
     with jax.enable_x64(True):
-        nodes = jax.tree.map(jnp.asarray, measure)
-        real = flat.imag == 0
-        for i in np.flatnonzero(real & (flat.real >= 0)):
-            kappa[i] = complex(ridge_kappa(nodes, flat[i].real, inv_n, inv_p))
-        left = np.flatnonzero(real & (flat.real < 0))
-        if left.size:
-            kappa[left] = _left_of_spectrum(measure, flat[left].real, inv_n, inv_p)
-        upper = np.flatnonzero(~real)
-        if upper.size:
-            # One row per point: each has its own ray.
-            rows = flat[upper].real + 1j * np.abs(flat[upper].imag)
-            found, good = jax.vmap(lambda row: follow_rays(nodes, row[None, None], inv_n, inv_p))(rows)
-            found = np.where(np.asarray(good)[:, 0], np.asarray(found)[:, 0, 0], np.nan)
-            kappa[upper] = np.where(flat[upper].imag > 0, found, np.conj(found))
+        nodes = jax.tree.map(np.asarray, measure.pad(node_size(measure.nodes)))
+        if np.any(right):
+            kappa[right] = _padded(_on_ridge, nodes, flat[right].real, inv_n, inv_p)[0]
+        if np.any(~real):
+            upper = flat[~real].real + 1j * np.abs(flat[~real].imag)
+            found, good = _padded(_on_rays, nodes, upper, inv_n, inv_p)
+            found = np.where(good, found, np.nan)
+            kappa[~real] = np.where(flat[~real].imag > 0, found, np.conj(found))
+    if np.any(left):
+        kappa[left] = _left_of_spectrum(measure, flat[left].real, inv_n, inv_p)
     lam, trace = np.asarray(measure.eigenvalues), np.asarray(measure.trace)
     df1 = (1.0 / (lam + kappa[:, None])) @ trace
     r1, r3 = 1.0 - inv_p * df1, 1.0 - inv_n * df1
     with np.errstate(divide="ignore", invalid="ignore"):
-        residual = np.where(flat == 0, np.abs(kappa * r1 * r3), np.abs(kappa * r1 * r3 - flat) / np.abs(flat))
+        left_over = np.abs(kappa * r1 * r3 - flat) / np.maximum(np.abs(flat), np.abs(kappa))
+        residual = np.where(kappa == 0, 0.0, left_over)
+        # The smaller factor from the product: it keeps its digits where it vanishes.
+        if inv_p > inv_n:
+            r1 = np.where(kappa == 0, r1, flat / (kappa * r3))
+        else:
+            r3 = np.where(kappa == 0, r3, flat / (kappa * r1))
     parts = (part.reshape(points.shape) for part in (flat, kappa, df1, r1, r3, residual))
     return OnePoint(*parts)
 
 
+@jax.jit
+def _on_ridge(measure, ridges, inv_n, inv_p):
+    return (jax.vmap(lambda ridge: ridge_kappa(measure, ridge, inv_n, inv_p))(ridges),)
+
+
+@jax.jit
+def _on_rays(measure, z, inv_n, inv_p):
+    """Every point on a ray of its own."""
+    kappa, good = jax.vmap(lambda point: follow_rays(measure, point[None, None], inv_n, inv_p))(z)
+    return kappa[:, 0, 0], good[:, 0]
+
+
+def _padded(program, measure, points, inv_n, inv_p):
+    """Runs a program on a power of two of points, so that few sizes are ever compiled."""
+    size = max(16, 1 << (points.size - 1).bit_length())
+    results = program(measure, np.pad(points, (0, size - points.size), mode="edge"), inv_n, inv_p)
+    return [np.asarray(part)[: points.size] for part in results]
+
+
 def _left_of_spectrum(measure, z, inv_n, inv_p):
     """Real kappa < -lambda_1 for z below minus the edge, by bisection on the monotone branch."""
-    from foretrain.limits.linear._edge import spectral_edge
-
     lam, trace = np.asarray(measure.eigenvalues), np.asarray(measure.trace)
     with np.errstate(divide="ignore"):
         edge = float(spectral_edge(measure, np.divide(1.0, inv_n), np.divide(1.0, inv_p)))

@@ -94,6 +94,7 @@ def open_losses(measure, z, a, inv_width, inv_samples, noise, shares):
     """Differentiable losses of one problem on open contours: shape (2, share, time)."""
     kappas, good = follow_rays(measure, z, inv_width, inv_samples)
 
+    # Recomputed in the backward pass: storing every pair of points for every time would take the memory.
     @jax.checkpoint
     def evaluate(row):
         kappa, z, a = row
@@ -101,7 +102,7 @@ def open_losses(measure, z, a, inv_width, inv_samples, noise, shares):
         return _open_row(measure, kappa, z, a, inv_width, inv_samples, noise, shares)
 
     losses = jnp.moveaxis(jax.lax.map(evaluate, (kappas, jax.lax.stop_gradient(z), a)), 0, -1)
-    return jnp.where(good, losses, jnp.nan)
+    return jnp.where(good[None, None], losses, jnp.nan)
 
 
 @partial(jax.jit, static_argnames="shares")

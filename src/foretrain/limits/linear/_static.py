@@ -2,6 +2,8 @@ r"""The end of training and ridge regression: losses without a contour."""
 
 from functools import partial
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -74,6 +76,16 @@ def ridge_program(measure, ridge, inv_n, inv_p, noise, shares) -> jax.Array:
     """`ridge_losses` for a batch of ridges, sizes and noises: shape (problem, 2, share)."""
     one = partial(_ridge_losses, shares=shares)
     return jax.vmap(one, (None, 0, 0, 0, 0))(measure, ridge, inv_n, inv_p, noise)
+
+
+@functools.partial(jax.jit, static_argnames="shares")
+def ridge_sweep(measure: SpectralMeasure, ridge, width, samples, noise, shares: tuple[str, ...]) -> jax.Array:
+    """`ridge_losses` over vectors of ridges, sizes and noise: array (problem, 2, share). Compiled once per shape."""
+
+    def one(ridge, width, samples, noise):
+        return ridge_losses(measure, ridge, width, samples, noise, shares)
+
+    return jax.vmap(one)(ridge, width, samples, noise)
 
 
 def initial_losses(measure: SpectralMeasure, noise, shares=("both",)) -> jax.Array:
