@@ -19,7 +19,7 @@ from foretrain.limits.linear._data import measure
 from foretrain.limits.linear._dynamics import Descent, Dynamics, Flow, HeavyBall, InertialFlow
 from foretrain.limits.linear._edge import max_stable_lr, outlier, spectral_edge
 from foretrain.limits.linear._measure import SpectralMeasure, index_nodes, power_law_measure, spectral_measure
-from foretrain.limits.linear._static import ridge_sweep
+from foretrain.limits.linear._static import ridge_program
 from foretrain.problems import (
     AbstractProtocol,
     GradientDescent,
@@ -191,7 +191,7 @@ class _Grid:
         if self.times is None:
             with jax.enable_x64(True):
                 nodes = measure.pad(node_size(measure.nodes))
-                losses = np.asarray(ridge_sweep(nodes, sizes["ridge"], n, p, noise, shares))
+                losses = np.asarray(ridge_program(nodes, sizes["ridge"], 1.0 / n, 1.0 / p, noise, shares))
             test, train = losses[:, 0], losses[:, 1]
             relative = 2e-12
             parts = test, train, relative * np.abs(test), relative * np.abs(train)
@@ -243,7 +243,7 @@ class _Grid:
         if gone.size and hasattr(point.training, "learning_rate"):
             edges = self.facts["max_stable_lr"][self.status == "diverged"]
             self.messages.append(
-                f"solve: learning_rate = {getattr(point.training, 'learning_rate'):g} is past the edge of stability, max_stable_lr = "
+                f"solve: learning_rate = {point.training.learning_rate:g} is past the edge of stability, max_stable_lr = "
                 f"{np.nanmin(edges):.6g}, at {gone.size} of {status.size} points; choose a smaller one."
             )
         elif gone.size:
