@@ -209,7 +209,10 @@ def _complete_plot(arguments: list[str]) -> list[str]:
 
 def _prepare_process() -> None:
     """What this process owns: printing anywhere, and a compilation cache, so that a second run starts at once."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell, as with `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open as long as the process
+        stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if "jax" in sys.modules:

@@ -28,6 +28,13 @@ def one_line(message: object) -> str:
     return text if len(text) <= _LONGEST_LINE else text[: _LONGEST_LINE - 3] + "..."
 
 
+class _Console(Console):
+    """Leaves a broken pipe to `_pipe`, where rich would end the program by itself."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 class Voice:
     """Standard output for results, standard error for the rest; every warning once.
 
@@ -41,7 +48,7 @@ class Voice:
         self.err = Console(file=sys.stderr, markup=False, highlight=False, emoji=False, soft_wrap=True)
         out = sys.stdout
         width = None if out.isatty() else _PLAIN_WIDTH
-        self.out = Console(file=out, markup=False, highlight=False, emoji=False, width=width)
+        self.out = _Console(file=out, markup=False, highlight=False, emoji=False, width=width)
         self._said: set[str] = set()
 
     def say(self, kind: str, message: object) -> None:

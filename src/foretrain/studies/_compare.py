@@ -14,6 +14,7 @@ from foretrain.problems import Problem
 from foretrain.studies._run import Progress, solve_study, train_study
 from foretrain.studies._store import Store
 from foretrain.studies._study import Study
+from foretrain.tasks import AbstractDataTask
 
 LOSSES = ("test_loss", "train_loss")
 # Measured losses below this share of the largest are rounding of float64: an error relative to them means nothing.
@@ -66,6 +67,7 @@ def compare(
     changes = {name: value for name, value in (("seeds", seeds), ("seed", seed)) if value is not None}
     study = study.replace(**changes) if changes else study
     trained = study.replace(problem=trainable_part(study.problem))
+    _check_rows(trained.problem)
     theory = solve_study(study, store=store, progress=progress)
     training = train_study(trained, store=store, progress=progress)
     return pair(theory, training)
@@ -103,6 +105,18 @@ def trainable_part(problem: Problem) -> Problem:
         own = {name: values for name, values in changed.items() if name in part.axes()}
         parts.append(part.replace(**own) if own else part)
     return Problem(*parts)  # type: ignore[arg-type]
+
+
+def _check_rows(problem: Problem) -> None:
+    """Refuse more samples than the data have rows, before the spectrum is measured for the theory."""
+    if not isinstance(problem.task, AbstractDataTask):
+        return
+    from foretrain.training._train import _rows
+
+    data = problem.task.load()
+    samples = problem.training.samples
+    for size in samples if isinstance(samples, tuple) else (samples,):
+        _rows(data, size)
 
 
 def pair(theory: LearningCurves, training: LearningCurves) -> Comparison:
