@@ -240,7 +240,7 @@ def _canonical(value: Any) -> Any:
         digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         return {"array": [str(value.dtype), list(value.shape), digest]}
     if isinstance(value, Declaration):
-        return {value.kind: {f.name: _canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+        return {value.kind: value.digest()}
     if isinstance(value, (tuple, list)):
         return [_canonical(v) for v in value]
     if isinstance(value, Mapping):
@@ -281,7 +281,8 @@ class Declaration:
 
     def digest(self) -> str:
         """SHA-256 of the content, the same in every process and on every machine."""
-        return hashlib.sha256(json.dumps(_canonical(self), sort_keys=True).encode()).hexdigest()
+        content = {field.name: _canonical(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return hashlib.sha256(json.dumps({self.kind: content}, sort_keys=True).encode()).hexdigest()
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
