@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxtyping import Float
 
 from foretrain._declaration import WrongKey
 from foretrain.curves import LearningCurves
-from foretrain.errors import InvalidInput, UnsupportedProblem
+from foretrain.errors import ForetrainWarning, InvalidInput, UnsupportedProblem
 from foretrain.kernels import NNGP, NTK
 from foretrain.problems import AbstractProtocol, Kernel, Problem, RandomFeatures, protocol_times
 from foretrain.tasks import AbstractDataTask, AbstractSpectralTask, DataSet
@@ -96,7 +97,7 @@ def train(
         `test_loss` and `train_loss`, means of squared errors without a factor one half and summed over outputs, each with
         `_stderr`, the standard error of the mean over seeds (NaN for one seed); `test_loss` leaves the label noise out.
         `status` without time; `diverged` where any seed's learning rate was past its own edge, with losses `inf`.
-        `max_stable_lr` and `_stderr` for protocols with a learning rate.
+        `max_stable_lr` and `_stderr` for protocols with a learning rate. Divergence also warns, and names the edge.
 
     Raises:
         UnsupportedProblem: A size of the grid cannot be trained; says which and names `solve`.
@@ -141,6 +142,8 @@ def train(
             raise
         interrupted, numbers = True, sorted(common)
     curves = collect(problem, grid, looped, pieces, numbers)
+    for message in curves.messages:
+        warnings.warn(message, ForetrainWarning, stacklevel=2)
     if interrupted:
         raise TrainingInterrupted(curves)
     return curves
