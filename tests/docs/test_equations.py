@@ -46,7 +46,7 @@ def test_citation_becomes_a_link_but_not_in_code(hook: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("<p>(RF.99)</p>", "does not exist"),
+        ("<p>(RF." + "99)</p>", "does not exist"),
         ('<span class="arithmatex">\\(\\nosuchcommand x\\)</span>', "nosuchcommand"),
     ],
 )

@@ -128,8 +128,8 @@ class NNGP(InfiniteWidthKernel):
         >>> import numpy as np
         >>> from foretrain.kernels import NNGP
         >>> NNGP(depth=3)(np.eye(2) * 2**0.5).round(3)
-        array([[1.   , 0.678],
-               [0.678, 1.   ]])
+        array([[1.   , 0.605],
+               [0.605, 1.   ]])
     """
 
     kind = "nngp"

@@ -45,8 +45,8 @@ def spectral_filters(
         >>> import numpy as np
         >>> from foretrain.problems import GradientDescent
         >>> f, g = spectral_filters(GradientDescent(learning_rate=0.5), np.array([1.0]), np.array([0.0, 1.0, 2.0]))
-        >>> f[:, 0], g[:, 0]
-        (array([1.  , 0.5 , 0.25]), array([0.  , 0.5 , 0.75]))
+        >>> f[:, 0], g[1:, 0]
+        (array([1.  , 0.5 , 0.25]), array([0.5 , 0.75]))
     """
     u = np.where(eigenvalues > 0, eigenvalues, 1.0)
     t = np.zeros((1, 1)) if times is None else np.asarray(times, dtype=np.float64)[:, None]

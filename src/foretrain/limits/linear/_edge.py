@@ -36,7 +36,10 @@ def spectral_edge(measure: SpectralMeasure, width, samples) -> Float[np.ndarray,
         samples: $P$, `inf` allowed.
 
     Example:
-        >>> float(np.round(spectral_edge(spectral_measure([1.0], [1.0], [100.0]), np.inf, 400.0), 12))  # (1 + sqrt(100 / 400))^2
+        >>> import numpy as np
+        >>> from foretrain.limits.linear import spectral_edge, spectral_measure
+        >>> measure = spectral_measure([1.0], [1.0], [100.0])
+        >>> float(np.round(spectral_edge(measure, np.inf, 400.0), 12))  # (1 + sqrt(100 / 400))^2
         2.25
     """
     lam, trace = (np.asarray(part, float) for part in (measure.eigenvalues, measure.trace))

@@ -131,6 +131,8 @@ def spectral_measure(
         InvalidInput: negative or non-finite values, or shapes that do not match.
 
     Example:
+        >>> import numpy as np
+        >>> from foretrain.limits.linear import spectral_measure
         >>> k = np.arange(1, 100_001)
         >>> spectral_measure(k**-1.25, k**-0.25).nodes
         128

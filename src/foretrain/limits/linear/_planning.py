@@ -56,6 +56,8 @@ def optimal_stopping(
         last: longest time considered before the end point; by default $10^{12}$ times the fastest time scale.
 
     Example:
+        >>> import numpy as np
+        >>> from foretrain.limits.linear import optimal_stopping, spectral_measure
         >>> best = optimal_stopping(spectral_measure([1.0], [1.0], [100.0]), np.inf, 200.0, noise=1.0)
         >>> best.test_loss < best.final_loss
         True
@@ -254,6 +256,7 @@ def ensemble_loss(both, data, features=None, none=None, *, models=1, data_sets=1
         InvalidInput: fewer than one model or data set, or missing correlations.
 
     Example:
+        >>> from foretrain.limits.linear import ensemble_loss
         >>> ensemble_loss(1.0, 0.6, models=4)
         0.7
     """

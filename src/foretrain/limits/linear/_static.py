@@ -2,8 +2,6 @@ r"""The end of training and ridge regression: losses without a contour."""
 
 from functools import partial
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -33,6 +31,9 @@ def ridge_losses(measure: SpectralMeasure, ridge, width, samples, noise=0.0, sha
         Array (2, share): test losses, then train losses.
 
     Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> from foretrain.limits.linear import ridge_losses, spectral_measure
         >>> measure = spectral_measure([1.0], [1.0], [100.0])  # 100 isotropic modes
         >>> with jax.enable_x64(True):
         ...     test, train = ridge_losses(measure, 0.0, np.inf, 200.0, noise=1.0)[:, 0]
@@ -76,16 +77,6 @@ def ridge_program(measure, ridge, inv_n, inv_p, noise, shares) -> jax.Array:
     """`ridge_losses` for a batch of ridges, sizes and noises: shape (problem, 2, share)."""
     one = partial(_ridge_losses, shares=shares)
     return jax.vmap(one, (None, 0, 0, 0, 0))(measure, ridge, inv_n, inv_p, noise)
-
-
-@functools.partial(jax.jit, static_argnames="shares")
-def ridge_sweep(measure: SpectralMeasure, ridge, width, samples, noise, shares: tuple[str, ...]) -> jax.Array:
-    """`ridge_losses` over vectors of ridges, sizes and noise: array (problem, 2, share). Compiled once per shape."""
-
-    def one(ridge, width, samples, noise):
-        return ridge_losses(measure, ridge, width, samples, noise, shares)
-
-    return jax.vmap(one)(ridge, width, samples, noise)
 
 
 def initial_losses(measure: SpectralMeasure, noise, shares=("both",)) -> jax.Array:
