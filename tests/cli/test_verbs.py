@@ -218,6 +218,7 @@ def test_library_warnings_are_lines(run, study, pretended, monkeypatch):
         for _ in range(2):
             warnings.warn("mind\nthis", ForetrainWarning, stacklevel=2)
         warnings.warn("old", DeprecationWarning, stacklevel=2)
+        warnings.warn("overflow", RuntimeWarning, stacklevel=2)
         return solve(problem, times, **options)
 
     monkeypatch.setattr(foretrain.limits, "solve", warning)
@@ -311,8 +312,8 @@ def test_doctor_names_what_is_missing_and_how_to_get_it(run, monkeypatch):
     import importlib.util
 
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "altair" else find(name, *a))
-    assert "extra [report]: missing altair; install with: pip install 'foretrain[report]'" in run("doctor")[1]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "jinja2" else find(name, *a))
+    assert "extra [report]: missing jinja2; install with: pip install 'foretrain[report]'" in run("doctor")[1]
 
 
 def test_missing_extras_are_told_before_the_computation(run, study, monkeypatch):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from foretrain import GradientDescent, GradientFlow, PowerLaw, Problem, RandomFeatures, Study, train
+from foretrain.errors import ForetrainWarning
 from foretrain.studies import parse_study, solve_study, train_study
 from foretrain.studies._run import pool
 from foretrain.training import TrainingInterrupted
@@ -33,9 +34,12 @@ def test_one_seed_has_no_standard_error():
     assert np.all(np.isnan(train_study(Study(FLOW, times=[1.0], seeds=1)).values("test_loss_stderr")))
 
 
-def test_a_diverged_seed_makes_the_point_diverged():
+def test_a_diverged_seed_makes_the_point_diverged(monkeypatch):
     problem = Problem(LAW, RandomFeatures(width=[4, 8]), GradientDescent([0.1, 1e3], samples=12))
-    pooled = pool([train(problem, [0, 500], seeds=2, seed=s) for s in (0, 2)])
+    monkeypatch.setattr("foretrain.training._sampling.cores", lambda: 2)
+    with pytest.warns(ForetrainWarning, match="max_stable_lr") as heard:
+        pooled = train_study(Study(problem, times=[0, 500], seeds=4))
+    assert len(heard) == 1  # once for both pieces
     status = pooled.values("status")
     assert pooled.dims["status"] == ("noise", "width", "learning_rate")
     assert np.all(status[..., 0] == "ok")

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from foretrain.errors import InvalidInput
+from foretrain.errors import ForetrainWarning, InvalidInput
 
 _LONGEST_LINE = 2000
 _PLAIN_WIDTH = 400  # of what goes to a file or a pipe; tables take what they need
@@ -94,11 +94,10 @@ class Voice:
 
     @contextlib.contextmanager
     def hearing(self) -> Iterator[None]:
-        """Library warnings become `warning: ...` lines."""
+        """Warnings of this library become `warning: ...` lines; those of others are for `FORETRAIN_DEBUG`."""
         with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", category=PendingDeprecationWarning)
+            warnings.simplefilter("default" if os.environ.get("FORETRAIN_DEBUG") else "ignore")
+            warnings.simplefilter("always", ForetrainWarning)
             warnings.showwarning = lambda message, *_args, **_kwargs: self.say("warning", message)
             yield
 

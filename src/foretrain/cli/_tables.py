@@ -40,6 +40,10 @@ def number(value: Any) -> str:
     return f"{value:.4g}"
 
 
+def _plus_minus(stderr: float) -> str:
+    return f" ± {float(stderr):.1g}" if np.isfinite(stderr) else ""
+
+
 def percent(value: float) -> str:
     """A relative error."""
     return f"{100 * value:+.2f} %" if np.isfinite(value) else number(value)
@@ -66,7 +70,7 @@ def curves_table(curves: LearningCurves) -> Table:
             here = at if t is None else {**at, "time": t}
             text = number(_pick(curves, name, here))
             if f"{name}_stderr" in curves:
-                text += f" ± {float(_pick(curves, f'{name}_stderr', here)):.1g}"
+                text += _plus_minus(_pick(curves, f"{name}_stderr", here))
             row.append(text)
         if "status" in curves:
             row.append(str(_pick(curves, "status", at)))
@@ -115,8 +119,8 @@ def comparison_table(comparison: Comparison) -> Table:
             row = [number(training.coords[a][i]) for a, i in at.items()]
             for name in names:
                 where = {d: training.coords[d][i] for d, i in at.items()}
-                measured, stderr = _pick(training, name, at), float(_pick(training, f"{name}_stderr", at))
-                row += [number(_pick_value(comparison.theory, name, where)), f"{number(measured)} ± {stderr:.1g}"]
+                measured = number(_pick(training, name, at)) + _plus_minus(_pick(training, f"{name}_stderr", at))
+                row += [number(_pick_value(comparison.theory, name, where)), measured]
                 row.append(percent(float(_pick(error, name, at))))
             table.add_row(*row)
     _say_left_out(table, len(points))

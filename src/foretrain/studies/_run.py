@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from foretrain.curves import LearningCurves, combine_messages
+from foretrain.errors import ForetrainWarning
 from foretrain.studies._store import Store
 from foretrain.studies._study import Study
 
@@ -64,7 +66,13 @@ def train_study(study: Study, *, store: Store | None = None, progress: Progress 
 
     def compute() -> LearningCurves:
         options: dict[str, Any] = {"seeds": count, "seed": study.seed + finished}
-        return train(study.problem, study.raw_times, **options, throw=False, progress=advance)
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            curves = train(study.problem, study.raw_times, **options, throw=False, progress=advance)
+        for warning in heard:
+            if str(warning.message) not in curves.messages:  # those are said once, for all pieces
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        return curves
 
     try:
         for count in _pieces(study.seeds):
@@ -78,7 +86,10 @@ def train_study(study: Study, *, store: Store | None = None, progress: Progress 
         if not pieces:
             raise
         raise TrainingInterrupted(_signed(pool(pieces), study)) from None
-    return _signed(pool(pieces), study)
+    curves = _signed(pool(pieces), study)
+    for message in curves.messages:
+        warnings.warn(message, ForetrainWarning, stacklevel=2)
+    return curves
 
 
 def _pieces(seeds: int) -> list[int]:
@@ -113,9 +124,16 @@ def pool(pieces: Sequence[LearningCurves]) -> LearningCurves:
             for others in statuses[1:]:
                 worst = np.where(worst == "ok", others, worst)
             variables[name] = (dims, worst.astype(str))
-    # Pieces that say the same in other numbers are heard once.
-    messages = next((piece.messages for piece in pieces if piece.messages), [])
-    attrs = {**first.attrs, "seeds": int(counts.sum()), "messages": combine_messages(messages)}
+    gone = np.sum(variables["status"][1] == "diverged")
+    messages = combine_messages([m for piece in pieces for m in piece.messages])
+    if gone and "max_stable_lr" in variables:  # the pieces say the same, each in its own numbers
+        size, edge = variables["status"][1].size, variables["max_stable_lr"][1]
+        messages = [
+            f"train: {gone} of {size} points diverged: their learning rate is past the edge of stability of some draws. The "
+            f"edge max_stable_lr is {edge.min():.4g} to {edge.max():.4g} in the mean over draws; choose a learning rate "
+            "well below it."
+        ]
+    attrs = {**first.attrs, "seeds": int(counts.sum()), "messages": messages}
     return LearningCurves(variables, first.coords, attrs)
 
 
