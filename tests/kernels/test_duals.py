@@ -1,5 +1,7 @@
 """Dual activations against quadrature, against each other and against their own derivatives."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +43,7 @@ def quadrature(function, q_x, q_y, rho):
         edges = np.append(edges, edges[0] + 2 * np.pi)
         nodes, weights = leggauss(40)
         total = 0.0
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in itertools.pairwise(edges):
             angle = 0.5 * (high - low) * nodes + 0.5 * (high + low)
             u = np.sqrt(q_x) * np.cos(angle)
             v = np.sqrt(q_y) * (rho * np.cos(angle) + np.sqrt(1 - rho**2) * np.sin(angle))

@@ -84,7 +84,7 @@ def test_relu_recursion_in_the_usual_form():
         slope = 2 * (np.pi - angle) / (2 * np.pi)
         covariance = 2 * scale * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi) + 0.1
         tangent = covariance + slope * tangent
-    options = dict(weight_variance=2.0, bias_variance=0.1, input_variance=2.0, readout_bias=True)
+    options = {"weight_variance": 2.0, "bias_variance": 0.1, "input_variance": 2.0, "readout_bias": True}
     # arccos of the diagonal is off by 1e-8 in the reference: compare off the diagonal.
     off = ~np.eye(9, dtype=bool)
     assert np.allclose(NNGP(3, **options)(X)[off], covariance[off], rtol=1e-12)

@@ -20,7 +20,7 @@ from foretrain.tasks import Spectrum
 _LEAST_POINTS = 50
 _CUTOFFS = 40
 # Default of fresh rows per row of the Gram matrix.
-_FRESH_FACTOR = 4
+_FRESH_FACTOR = 8
 _FRESH_BLOCK = 1000
 # Share of the points that counts as resolved modes; beyond it F is a small difference of large numbers.
 _RESOLVED_SHARE = 0.5
@@ -59,7 +59,7 @@ def measure_spectrum(
         seed: Of the choice of rows and of the groups of the jackknife.
         head: Number of single modes; by default as many as the held-out points show clearly, at most a twentieth of the points.
         max_points: Most rows in the Gram matrix; cost grows as its cube (3000: about half a minute on two cores).
-        max_fresh: Most rows beyond those, which only test and so sharpen the power and the noise; four times `max_points`
+        max_fresh: Most rows beyond those, which only test and so sharpen the power and the noise; eight times `max_points`
             by default. Their cost grows linearly.
         groups: Number of groups of rows that are left out in turn for the intervals, at least 3.
         memory: Budget in bytes; half of the free memory by default.
