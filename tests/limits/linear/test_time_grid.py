@@ -183,11 +183,11 @@ def test_gradient_flow(spectrum, width, samples, noise, time):
 @pytest.mark.long
 @pytest.mark.parametrize(("spectrum", "width", "samples", "noise"), CASES)
 def test_gradient_flow_later(spectrum, width, samples, noise):
-    value, left = extrapolated(trapezoid, 20.0, spectrum, (width, samples, noise), coarsest=16, levels=5)
-    assert left < 1e-10
+    value, left = extrapolated(trapezoid, 20.0, spectrum, (width, samples, noise), coarsest=16, levels=4)
+    assert left < 1e-8
     test, train = predicted(Flow(), [20.0], spectrum, width, samples, noise)
-    # The last case's train loss is 500 times smaller than its start, and the theory's floor is relative to the start.
-    np.testing.assert_allclose([test[0], train[0]], value, rtol=2e-10, atol=1e-12)
+    # What is left of the grid's error is below its last change; the theory's floor is relative to the start.
+    np.testing.assert_allclose([test[0], train[0]], value, rtol=2e-10, atol=left + 1e-12)
 
 
 @pytest.mark.parametrize(("beta", "time"), [(0.5, 1.0), (0.5, 4.0), (2.0, 1.0), (2.0, 6.0)])
