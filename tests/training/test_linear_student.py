@@ -179,6 +179,30 @@ def test_divergence_is_infinite_after_time_zero():
     assert np.all(np.isinf(got.test_loss[0, 0, 1:]))
 
 
+def test_only_the_students_of_an_ensemble_count_for_its_stability():
+    """A rate between the edges of two students: the one that is stable trains, their mean diverges."""
+    for seed in range(20):
+        draw = only(9, 25, seed=seed, students=2)
+        first, second = (student.eigenvalues.max() for student in draw.students)
+        if second > 1.1 * first:
+            break
+    protocol = GradientDescent(learning_rate=2 / (0.5 * (first + second)))
+    got = evolve(draw.students, draw.moments, protocol, STEPS, ensemble=[1, 2])
+    assert np.isfinite(got.test_loss[0, 0]).all()
+    assert np.isinf(got.test_loss[0, 1, 1:]).all()
+    assert got.largest_eigenvalue == first
+
+
+def test_many_times_are_the_single_times():
+    draw = only(9, 25)
+    times = np.geomspace(0.1, 1e4, 70)
+    got = evolve(draw.students, draw.moments, GradientFlow(), times, noise=[0.1])
+    for position in (0, 31, 32, 69):
+        alone = evolve(draw.students, draw.moments, GradientFlow(), times[[position]], noise=[0.1])
+        np.testing.assert_allclose(got.test_loss[..., position], alone.test_loss[..., 0], rtol=1e-12)
+        np.testing.assert_allclose(got.train_loss[..., position], alone.train_loss[..., 0], rtol=1e-12)
+
+
 def test_refine_keeps_the_problem():
     spectrum = Spectrum([1.0, 0.5], [1.0, 3.0], [2.0, 1.0])
     refined, width, samples = refine(spectrum, 4, np.inf, 3)

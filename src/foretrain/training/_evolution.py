@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from foretrain.problems import AbstractProtocol
 from foretrain.training._filters import Times, diverged, spectral_filters
@@ -111,11 +111,11 @@ class Decomposition:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evolution:
-    """Losses of one draw under one protocol; see `evolve` for the axes."""
+    """Losses of one draw under one protocol; see `evolve`. `largest_eigenvalue` is that of the first student."""
 
     test_loss: Float[np.ndarray, "noise ensemble time"]
     train_loss: Float[np.ndarray, "noise ensemble time"]
-    diverged: np.ndarray
+    diverged: Bool[np.ndarray, "ensemble time"]
     largest_eigenvalue: float
 
 
@@ -151,15 +151,15 @@ def evolve(
         now = None if times is None else times[chunk]
         for position, size in enumerate(ensemble):
             test[position, chunk], train[position, chunk] = _quadratic_forms(students[:size], moments, protocol, now)
-    largest = max(float(s.eigenvalues.max()) for s in students)
-    gone = diverged(protocol, largest, times)
+    edges = [float(student.eigenvalues.max()) for student in students]
+    gone = np.array([diverged(protocol, max(edges[:size]), times) for size in ensemble])
     levels = np.array([[1.0, np.sqrt(variance)][:parts] for variance in noise])
     test_loss, train_loss = (np.einsum("sa,etab,sb->set", levels, form, levels) for form in (test, train))
     if students[0].targets is None:
         train_loss = test_loss + np.asarray(noise)[:, None, None]
     # A loss that is zero in exact arithmetic comes out as rounding of either sign.
     test_loss, train_loss = np.maximum(test_loss, 0.0), np.maximum(train_loss, 0.0)
-    return Evolution(np.where(gone, np.inf, test_loss), np.where(gone, np.inf, train_loss), gone, largest)
+    return Evolution(np.where(gone, np.inf, test_loss), np.where(gone, np.inf, train_loss), gone, edges[0])
 
 
 def _quadratic_forms(
