@@ -5,7 +5,7 @@ import math
 import warnings
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from jaxtyping import Float
 
 from foretrain.errors import ForetrainWarning, InvalidInput
@@ -97,14 +97,18 @@ def measure_spectrum(
     check_memory(6 * points + _FRESH_BLOCK, points, budget, who=who)  # the Gram matrix, its vectors and a copy of each
 
     gram = _symmetric(kernel(x[chosen]), points)
-    views = [LeftOut(gram, y[chosen], np.arange(points) % groups, group) for group in (None, *range(groups))]
-    full, others = views[0], views[1:]
+    group_of = np.arange(points) % groups
+    full = LeftOut(gram, y[chosen], group_of, None)
     kappa = _cutoffs(full.sample, groups)
     most = max(points // 20, 8)
     count = min(points, max(6 * most, 2 * (head or 0)))
     naive = np.sum(full.sample.coefficients[:count] ** 2, axis=1) / points
-    for view in views:
-        view.prepare(kappa, count, gram)
+    full.prepare(kappa, count, gram)
+    others = []
+    for group in range(groups):
+        others.append(LeftOut(gram, y[chosen], group_of, group))
+        others[-1].prepare(kappa, count, gram)  # one at a time: this lets go of its eigenvectors
+    views = [full, *others]
     diagonal = np.diagonal(gram).copy()
     del gram
     for start in range(0, len(rest), _FRESH_BLOCK):
@@ -171,7 +175,7 @@ def _estimate(
         value, varied = _number(best, name, kappa), [_number(other, name, kappa) for other in moved]
         sampling = float(jackknife_error(np.array([_number(r, name, kappa) for r in replicates])))
         cut = max((abs(v - value) for v in varied), default=0.0)
-        reach = math.hypot(float(scipy.stats.t.ppf(0.975, groups - 1)) * sampling, cut)
+        reach = math.hypot(float(scipy.special.stdtrit(groups - 1, 0.975)) * sampling, cut)
         return Estimate(value, max(value - reach, low), min(value + reach, high))
 
     return MeasuredSpectrum(
@@ -298,7 +302,7 @@ def _check_options(seed: int, head: int | None, max_points: int, max_fresh: int 
 
 
 def _warn_of_duplicates(x: Float[np.ndarray, "rows features"]) -> None:
-    copies = len(x) - len(np.unique(x, axis=0))
+    copies = len(x) - len({row.tobytes() for row in x})
     if copies:
         warnings.warn(
             f"measure_spectrum(inputs): {copies} of {len(x)} rows are exact copies of others. They are tested on their own "
