@@ -142,15 +142,16 @@ def advance(measure: SpectralMeasure, track: Track, z, inv_width, inv_samples):
         track, kappa, longest, error = state
         distance = target - track.log_z
         size = jnp.sqrt(jnp.max(_abs2(distance)))
-        last = size <= longest
+        hopeless = longest < SHORTEST
+        last = (size <= longest) | hopeless
         move = jnp.where(last, distance, distance * (longest / jnp.maximum(size, 1e-300)))
         guess = track.log_kappa + (track.slope + 0.5 * track.curvature * move) * move
         log_z = jnp.where(last, target, track.log_z + move)
         root, slope, newton = _newton(measure, _exp(guess), jnp.where(last, z, _exp(log_z)), inv_width, inv_samples)
         # On the physical branch Im kappa has the sign of Im z. A step that fails is tried again at a quarter of its
-        # length; below SHORTEST the point is given up.
+        # length; below SHORTEST the row is given up.
         fine = (newton <= LAST_STEP**2) & jnp.all(root.imag > 0.0)
-        taken = fine | (longest < SHORTEST)
+        taken = fine | hopeless
         still = _abs2(move) < 1e-24
         curvature = jnp.where(still, track.curvature, (slope - track.slope) * _reciprocal(jnp.where(still, 1.0, move)))
         moved = Track(log_z, _log(root), slope, curvature)
