@@ -60,7 +60,14 @@ def test_points_that_cannot_be_compared_are_left_out_and_counted():
 def test_rounding_is_not_compared():
     pairing = pair(made([1.0, 3e-20, 3e-12], time=[1.0, 2.0, 3.0]), made([1.0, 1e-20, 3e-12], time=[1.0, 2.0, 3.0]))
     np.testing.assert_array_equal(pairing.error.values("test_loss"), [0.0, np.nan, 0.0])
-    assert summarize(pairing)[0].left_out == 1
+    assert summarize(pairing, floor=0.0)[0].left_out == 1
+
+
+def test_losses_on_their_way_to_zero_are_left_out_of_the_summary():
+    pairing = pair(made([1.0, 2e-4, 2e-2], time=[1.0, 2.0, 3.0]), made([1.0, 1e-4, 1e-2], time=[1.0, 2.0, 3.0]))
+    (row,) = summarize(pairing)
+    assert (row.points, row.left_out, row.where) == (2, 1, {"time": 3.0})
+    np.testing.assert_allclose(pairing.error.values("test_loss"), [0.0, 1.0, 1.0])  # the error itself is all there
 
 
 def test_nothing_comparable_is_said():

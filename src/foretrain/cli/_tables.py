@@ -139,7 +139,7 @@ def summary_lines(rows: Sequence[Summary], study: Study) -> list[str]:
             f"{row.name}: |theory / measured - 1| median {100 * row.median:.2f} %, worst {100 * row.worst:.2f} %"
             f"{f' ({where})' if where else ''}, worst beyond two standard errors {100 * row.beyond_noise:.2f} %; "
             f"{row.points} points, {study.seeds} seeds, seed noise {100 * row.noise:.2g} %"
-            f"{f'; {row.left_out} points left out (not finite or zero)' if row.left_out else ''}"
+            f"{f'; {row.left_out} points left out (not finite, or below a thousandth of the largest)' if row.left_out else ''}"
         )
     return lines
 

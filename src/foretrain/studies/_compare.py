@@ -176,8 +176,8 @@ class Summary:
 
     Args:
         name: The loss.
-        points: Pairs that could be compared: both finite, measured above the rounding of float64.
-        left_out: Pairs that could not.
+        points: Pairs that were compared: both finite, and measured above the floor.
+        left_out: Pairs that were not.
         median: Median of |theory / measured - 1|.
         worst: Largest of them.
         where: The point of the worst, for example `{"width": 64.0, "time": 10.0}`.
@@ -197,12 +197,16 @@ class Summary:
     within: float
 
 
-def summarize(comparison: Comparison, names: Sequence[str] = LOSSES) -> list[Summary]:
+def summarize(comparison: Comparison, names: Sequence[str] = LOSSES, *, floor: float = 1e-3) -> list[Summary]:
     """One row of numbers for every loss of a comparison.
+
+    A training loss on its way to zero is the mean of a few unlucky seeds, not what a typical network has, and no theory of
+    typical networks gives it in relative terms; points below `floor` are counted as left out.
 
     Args:
         comparison: What `compare` returned.
         names: The losses.
+        floor: Share of the largest measured loss below which points are left out.
 
     Example:
         >>> import numpy as np
@@ -223,7 +227,9 @@ def summarize(comparison: Comparison, names: Sequence[str] = LOSSES) -> list[Sum
         with np.errstate(all="ignore"):
             noise = comparison.error.values(f"{name}_stderr") / np.maximum(np.abs(1 + error), 1e-300)
             z = np.abs(comparison.error.values(f"{name}_z"))
-        usable = np.isfinite(error)
+        measured = comparison.training.values(name)
+        with np.errstate(invalid="ignore"):
+            usable = np.isfinite(error) & (measured >= floor * np.max(measured[np.isfinite(measured)], initial=0.0))
         count = int(np.sum(usable))
         if not count:
             rows.append(Summary(name, 0, error.size, math.nan, math.nan, {}, math.nan, math.nan, math.nan))
