@@ -18,8 +18,10 @@ from foretrain.kernels._resolvent import Moments
 _COUNT_TOLERANCE = 1e-3
 _POWER_TOLERANCE = 3e-3
 _EXACT = 1e-6
-# Change of the ratio to the power law, from one bin to the next, that costs as much as one tolerance.
+# Change of the ratio to the power law, from one bin to the next, that costs as much as one tolerance: eigenvalues are smooth,
+# targets need not be.
 _ROUGHNESS = 0.05
+_POWER_ROUGHNESS = 0.3
 _BIN_RATIO = 1.2
 _LARGEST_INDEX = 1e6
 _FIT_BINS = 8
@@ -68,10 +70,18 @@ def deconvolve(
         multiplicity = _counts(kappa, moments.modes, head, tail, law, trace)
         nodes = np.concatenate([head, tail])
         counts = np.concatenate([np.ones(len(head)), multiplicity])
-        power, noise = _powers(kappa, moments, nodes, head_power, head_error, float(np.clip(source, 0.05, 3.0)), total)
+        power, noise = _powers(kappa, moments, nodes, head_power, head_error, _law(source), total)
         capacity, signal = exponents(nodes, counts, power, ranges, capacity, signal)
         source = (signal - 1.0) / capacity
     return Fit(nodes, counts, power, noise, capacity, source, signal)
+
+
+def _law(source: float) -> float:
+    """The source exponent of the tail's law: the fitted one, or a fast decay where no decay of power was found.
+
+    Power that does not decay is noise as far as the points can tell; a law that follows it would call it signal.
+    """
+    return min(source, 3.0) if source > 0.05 else 1.0
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> float:
@@ -125,7 +135,7 @@ def _powers(
     scale = np.concatenate([np.full(count, total), total * (nodes[count:] / nodes[0]) ** source, [total]])
     filtered = np.hstack([kappa[:, None] / (nodes + kappa[:, None]), np.ones((len(kappa), 1))])
     smooth = np.zeros((bins - 1, len(scale)))
-    smooth[:, count:-1] = _differences(bins) / _ROUGHNESS
+    smooth[:, count:-1] = _differences(bins) / _POWER_ROUGHNESS
     level = max(float(np.mean(np.abs(head_power[-max(count // 2, 1) :]))), 1e-12 * total)
     smooth *= scale[count] / level  # so that ratios are measured against the power at the junction
     rows = [
@@ -175,7 +185,9 @@ def exponents(
     place, _, strength = _log_bins(eigenvalues, multiplicity, power, ranges[1])
     lit = strength > 0.0
     if lit.sum() >= 3:
-        signal = float(-np.polyfit(place[lit], np.log(strength[lit]), 1)[0])
+        # A bin's own power measures how well its logarithm is known: an almost empty one must not turn the line.
+        weight = np.sqrt(strength[lit] * np.exp(place[lit]))
+        signal = float(-np.polyfit(place[lit], np.log(strength[lit]), 1, w=weight / weight.max())[0])
     return capacity, signal
 
 

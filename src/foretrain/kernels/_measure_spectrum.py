@@ -44,7 +44,7 @@ def measure_spectrum(
     with another distribution. Rows should be independent; standardize inputs first (centred inputs agree best with finite
     networks, because uncentred features are far from Gaussian).
 
-    How (`docs/theory/measuring-spectra.md`, (MS.9) to (MS.20)): one Gram matrix of up to `max_points` rows gives the counts of
+    How (`docs/theory/measuring-spectra.md`, (MS.8) to (MS.20)): one Gram matrix of up to `max_points` rows gives the counts of
     modes, by inverting the deterministic equivalent of its resolvent; residuals on points left out (every row of the Gram
     matrix in turn, and the rows beyond it) give the power and the noise. So neither has the bias of the Gram matrix's own
     coefficients, which explain any target completely. The first modes are single, the tail is in bins, extended below the
@@ -216,13 +216,16 @@ def _rank(sample: Sample) -> int:
 
 
 def _clear_modes(cross: Float[np.ndarray, " modes"], error: Float[np.ndarray, " modes"], most: int) -> int:
-    """The number of modes up to which every log bin of the cross products stands out of its error twice over."""
-    edges = np.unique(np.round(np.geomspace(min(4, most), most, 12)).astype(int))
-    clear = edges[0]
+    """The mode up to which log bins of the cross products stand out of their errors twice over, but for single ones."""
+    edges = np.unique(np.round(np.geomspace(min(4, most), most, 10)).astype(int))
+    clear, faint = edges[0], 0
     for low, high in itertools.pairwise(edges):
-        if cross[low:high].sum() < 2.0 * np.sqrt(np.sum(error[low:high] ** 2)):
+        if cross[low:high].sum() >= 2.0 * np.sqrt(np.sum(error[low:high] ** 2)):
+            clear, faint = high, 0
+        else:
+            faint += 1
+        if faint == 2:
             break
-        clear = high
     return int(clear)
 
 
