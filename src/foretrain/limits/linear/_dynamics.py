@@ -195,7 +195,7 @@ class Descent(Dynamics):
 
     def values(self, z, times):
         """The product of 1 + rate z over the steps."""
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return np.nan_to_num(np.exp(self.log_values(z, times)))
 
 

@@ -17,6 +17,9 @@ from foretrain.limits.linear._kappa import follow_rays, ridge_kappa
 from foretrain.limits.linear._measure import SpectralMeasure, node_size
 from foretrain.limits.linear._pairs import SHARES, correlation
 
+# Complex numbers of scratch space for the sums over pairs.
+PAIR_SCRATCH = 2_000_000
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OnePoint:
@@ -188,20 +191,16 @@ def two_point(measure: SpectralMeasure, z, z2, width, samples, noise=0.0) -> Two
         >>> bool(np.isclose(pair.C0.real, 1 / 1.1**2 + 0.5 / 0.6**2))
         True
     """
-    z, z2 = np.broadcast_arrays(np.asarray(z, complex), np.asarray(z2, complex))
+    z, z2 = np.asarray(z, complex), np.asarray(z2, complex)
     if np.any(z == 0) or np.any(z2 == 0):
         raise InvalidInput("two_point(z): expected nonzero points, got 0; for the end of training use ridge_losses.")
     left, right = one_point(measure, z, width, samples), one_point(measure, z2, width, samples)
     inv_n, inv_p = 1.0 / float(width), 1.0 / float(samples)
-    u = 1.0 / (np.asarray(measure.eigenvalues) + left.kappa[..., None])
-    pair = u / (np.asarray(measure.eigenvalues) + right.kappa[..., None])
-    s, a = pair @ np.asarray(measure.trace), pair @ np.asarray(measure.signal)
-    s2, e = left.df1 - right.kappa * s, u @ np.asarray(measure.signal) - right.kappa * a
+    a1 = (1.0 / (np.asarray(measure.eigenvalues) + left.kappa[..., None])) @ np.asarray(measure.signal)
+    s, a = _pair_sums(measure, left.kappa, right.kappa)
+    s2, e = left.df1 - right.kappa * s, a1 - right.kappa * a
     shares = {
-        share: correlation(
-            share, left.kappa, right.kappa, left.df1, s, a, u @ np.asarray(measure.signal), inv_n, inv_p, noise
-        )
-        / (z * z2)
+        share: correlation(share, left.kappa, right.kappa, left.df1, s, a, a1, inv_n, inv_p, noise) / (z * z2)
         for share in SHARES
     }
     c0 = shares["both"]
@@ -211,3 +210,17 @@ def two_point(measure: SpectralMeasure, z, z2, width, samples, noise=0.0) -> Two
     source = left.R1 * right.R1 * hh * (e + inv_p * noise * s)
     c2 = (source + inv_p * z * z2 * left.R1 * right.R1 * hh * s * c0) / (1.0 - inv_n * s2)
     return TwoPoint(c0, c1, c2, shares)
+
+
+def _pair_sums(measure, kappa, kappa_):
+    """Sums of the trace and of the signal measure over 1 / ((lambda + kappa)(lambda + kappa')), in blocks of pairs."""
+    kappa, kappa_ = np.broadcast_arrays(kappa, kappa_)
+    first, second = kappa.ravel(), kappa_.ravel()
+    weights = np.stack([np.asarray(measure.trace), np.asarray(measure.signal)], axis=1)
+    lam = np.asarray(measure.eigenvalues)
+    sums = np.empty((first.size, 2), complex)
+    block = max(1, PAIR_SCRATCH // lam.size)
+    for start in range(0, first.size, block):
+        piece = slice(start, start + block)
+        sums[piece] = (1.0 / ((lam + first[piece, None]) * (lam + second[piece, None]))) @ weights
+    return sums[:, 0].reshape(kappa.shape), sums[:, 1].reshape(kappa.shape)
