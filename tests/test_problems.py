@@ -5,7 +5,7 @@ import pytest
 
 from foretrain import Digits, GradientDescent, GradientFlow, Kernel, PowerLaw, Problem, RandomFeatures, Ridge, Schedule
 from foretrain._declaration import WrongKey
-from foretrain.errors import InvalidInput
+from foretrain.errors import InvalidInput, TooLarge
 from foretrain.problems import MODELS, PROTOCOLS, protocol_named, protocol_times, read_times
 
 LAW = PowerLaw(1.5, 0.6, noise=[0.0, 0.1])
@@ -32,6 +32,15 @@ def test_points_run_with_the_last_axis_fastest():
 def test_select_some_axes():
     problem = Problem(LAW, RandomFeatures(width=[8, 16]), GradientFlow(samples=[4, 5]))
     assert problem.select({"noise": 0.1}).axes() == {"width": (8.0, 16.0), "samples": (4.0, 5.0)}
+
+
+def test_grids_that_fit_nowhere_say_their_size():
+    sizes = list(range(1, 3001))
+    problem = Problem(PowerLaw(1.5, 0.6), RandomFeatures(width=sizes), GradientFlow(samples=sizes))
+    with pytest.raises(TooLarge, match=r"3000 width x 3000 samples x 10 times has 9000000 points and 9e[+]07 values"):
+        problem.check_size(10, "solve")
+    single = Problem(PowerLaw(1.5, 0.6), RandomFeatures(width=8), GradientFlow(samples=4))
+    single.check_size(10**6, "solve")
 
 
 @pytest.mark.parametrize(

@@ -154,3 +154,14 @@ def test_too_large_says_the_estimate(run, study):
     assert (code, out) == (2, "")
     assert "GB" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["solve", "train", "compare"])
+def test_grids_that_fit_nowhere(run, study, verb):
+    sizes = str(list(range(1, 3001)))
+    text = law(sizes, f'protocol = "gradient-flow"\nsamples = {sizes}\ntimes = [1.0]\n')
+    code, out, err = run(verb, study(text))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: study.toml: {verb}: a grid of 3000 width x 3000 samples")
+    assert "GB" in err
+    assert err.count("\n") == 1

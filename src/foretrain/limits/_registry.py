@@ -97,6 +97,7 @@ def solve(
     Raises:
         UnsupportedProblem: No limit covers the problem.
         InvalidInput: Wrong times, outputs or method.
+        TooLarge: The result would not fit in memory.
         ComputationFailed: Every point failed and `throw` is set.
 
     Example:
@@ -106,6 +107,7 @@ def solve(
         ('width', 'time')
     """
     grid = protocol_times(problem.training, times, "solve")
+    problem.check_size(1 if grid is None else len(grid), "solve")
     limit = find_limit(problem, method)
     curves = limit.load().solve(problem, grid, outputs=tuple(outputs), progress=progress)
     if throw and curves.status == "failed":

@@ -2,14 +2,19 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from foretrain._declaration import Declaration, WrongKey, show
+from foretrain.errors import TooLarge
 from foretrain.problems._models import AbstractModel
 from foretrain.problems._protocols import AbstractProtocol
 from foretrain.tasks import AbstractDataTask, AbstractSpectralTask, AbstractTask
 
+# A result holds some ten variables of eight bytes a value: beyond these sizes it fits in no ordinary memory, and points
+# are visited one by one by every check.
+_MOST_VALUES, _MOST_POINTS = 10**8, 10**6
 _ONLY_ON_DATA = ("activation", "depth", "kernel")
 
 
@@ -94,6 +99,25 @@ class Problem(Declaration):
     def shape(self) -> tuple[int, ...]:
         """Length of every axis."""
         return tuple(len(values) for values in self.axes().values())
+
+    def check_size(self, times: int, who: str) -> None:
+        """Refuse a grid whose result would not fit in memory.
+
+        Args:
+            times: Number of times.
+            who: Who is named in the error.
+
+        Raises:
+            TooLarge: More points or values than can be held; the message carries the estimate.
+        """
+        points = math.prod(self.shape)
+        if points > _MOST_POINTS or points * times > _MOST_VALUES:
+            sizes = " x ".join(f"{len(values)} {name}" for name, values in self.axes().items())
+            raise TooLarge(
+                f"{who}: a grid of {sizes or '1 point'} x {times} times has {points} points and {points * times:.3g} values, about "
+                f"{points * times * 80 / 1e9:.3g} GB with all variables; expected at most {_MOST_POINTS} points and "
+                f"{_MOST_VALUES:.0e} values: split it."
+            )
 
     def points(self) -> Iterator[tuple[tuple[int, ...], "Problem"]]:
         """Index and single problem for every point of the grid, last axis fastest."""

@@ -81,6 +81,7 @@ def trainable_part(problem: Problem) -> Problem:
     """
     from foretrain.training import untrainable
 
+    problem.check_size(1, "compare")
     axes = problem.axes()
     reasons: dict[tuple[int, ...], str | None] = {i: untrainable(p) for i, p in problem.points()}
     kept: dict[str, tuple] = {}

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from foretrain.curves import LearningCurves, combine_messages
 from foretrain.errors import ForetrainWarning
+from foretrain.problems import protocol_times
 from foretrain.studies._store import Store
 from foretrain.studies._study import Study
 
@@ -53,10 +54,13 @@ def train_study(study: Study, *, store: Store | None = None, progress: Progress 
         progress: Called as work advances.
 
     Raises:
+        TooLarge: The result would not fit in memory.
         TrainingInterrupted: Ctrl-C after at least one seed; holds the averages over the finished ones.
     """
     from foretrain.training import TrainingInterrupted, train
 
+    times = protocol_times(study.problem.training, study.raw_times, "train")
+    study.problem.check_size(1 if times is None else len(times), "train")
     pieces: list[LearningCurves] = []
     finished = 0
 
