@@ -53,7 +53,7 @@ def gradient(quantity: Callable[..., Any], wrt: str | Sequence[str]) -> Callable
             if name not in arguments:
                 raise InvalidInput(f"gradient: argument {name!r} is missing; the gradient is taken with respect to it.")
         with jax.enable_x64(True):
-            moving = {name: jax.tree.map(lambda x, name=name: _real(name, x), arguments[name]) for name in names}
+            moving = {name: _moving(name, arguments[name]) for name in names}
             fixed = {name: value for name, value in arguments.items() if name not in names}
 
             def scalar(moving):
@@ -79,6 +79,15 @@ def _arguments(quantity: Callable[..., Any]) -> tuple[list[str], bool]:
         return [], True
     named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return named, any(p.kind == p.VAR_KEYWORD for p in parameters)
+
+
+def _moving(name: str, value: Any) -> Any:
+    """The argument in 64 bits: lists are vectors, other containers (a measure) keep their structure."""
+    import jax
+
+    if isinstance(value, (list, tuple)):
+        return _real(name, value)
+    return jax.tree.map(lambda leaf: _real(name, leaf), value)
 
 
 def _real(name: str, value: Any) -> np.ndarray:

@@ -22,6 +22,7 @@ from foretrain.limits.linear._planning import ComputeFrontier as ComputeFrontier
 from foretrain.limits.linear._planning import OptimalStopping as OptimalStopping
 from foretrain.limits.linear._planning import compute_optimal_frontier as compute_optimal_frontier
 from foretrain.limits.linear._planning import ensemble_loss as ensemble_loss
+from foretrain.limits.linear._planning import flow_losses_at as flow_losses_at
 from foretrain.limits.linear._planning import optimal_stopping as optimal_stopping
 from foretrain.limits.linear._points import OnePoint as OnePoint
 from foretrain.limits.linear._points import TwoPoint as TwoPoint

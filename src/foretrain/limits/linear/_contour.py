@@ -88,7 +88,9 @@ def fit_ellipse(values, last: float, edge: float) -> tuple[float, int]:
     time = np.array([last])
 
     def growth(log_radius):
-        result = values(ellipse(edge, log_radius, 65)[0], time)
+        # Overflow on too wide an ellipse is an answer: narrower.
+        with np.errstate(over="ignore", invalid="ignore"):
+            result = values(ellipse(edge, log_radius, 65)[0], time)
         return np.max(np.abs(result)) if np.all(np.isfinite(result)) else np.inf
 
     limit = GROWTH * max(1.0, growth(1e-9))

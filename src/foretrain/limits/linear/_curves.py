@@ -2,7 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -45,7 +45,7 @@ def linear_curves(
     times,
     width,
     samples,
-    noise=0.0,
+    noise: Any = 0.0,
     dynamics: Dynamics | None = None,
     shares: tuple[str, ...] = ("both",),
     threads: int | None = None,
@@ -185,7 +185,7 @@ class _Run:
             return losses, np.asarray(good).reshape(batch, 2, rows)[: len(chunk), :, : len(order)].all(1)
 
         for chunk, (losses, good) in zip(chunks, self._map(run, chunks), strict=True):
-            place = np.ix_([0, 1], chunk, np.arange(len(self.shares)), order)
+            place = np.ix_([0, 1], chunk, list(range(len(self.shares))), order)
             self.losses[place] = np.moveaxis(losses[:, 0], 1, 0)
             self.errors[place] = np.moveaxis(np.abs(losses[:, 0] - losses[:, 1]), 1, 0)
             self.good[np.ix_(chunk, order)] = good
@@ -215,7 +215,7 @@ class _Run:
             for i, (losses, errors, good) in zip(
                 group, self._map(lambda job: self._ellipse_losses(edge, *job), jobs), strict=True
             ):
-                place = np.ix_([0, 1], [i], np.arange(len(self.shares)), chosen)
+                place = np.ix_([0, 1], [i], list(range(len(self.shares))), chosen)
                 self.losses[place], self.errors[place] = losses[:, None], errors[:, None]
                 self.good[np.ix_([i], chosen)] = good
 
@@ -252,7 +252,8 @@ class _Run:
 
     def _finish(self, diverged) -> LinearCurves:
         finite = np.isfinite(self.times) & (self.times > 0)
-        scale = np.stack(np.broadcast_arrays(self.initial, self.initial + self.noise))[:, :, None, None]
+        # Noise enters the test loss too, as variance.
+        scale = np.reshape(self.initial + self.noise, (-1, 1, 1))
         exact = ABSOLUTE_FLOOR * scale + RELATIVE_FLOOR * np.abs(self.losses)
         errors = np.where(finite, self.errors + exact, RELATIVE_FLOOR * np.abs(self.losses))
         # What is left after cancellation may be negative by rounding; a mean of squares is not.

@@ -234,17 +234,13 @@ class HeavyBall(Dynamics):
         return np.concatenate([z, -(2.0 + mirror) * (x - beta) / (eta * x)], 1), np.concatenate([a, b], 1)
 
     def values(self, z, times):
-        """The scalar recursion, step by step."""
-        last = int(np.max(times, initial=0))
-        wanted = {int(t): i for i, t in enumerate(times)}
-        result = np.empty((len(times), z.size), complex)
-        before, now = np.ones_like(z), np.ones_like(z)
-        gain = 1.0 + self.momentum + self.learning_rate * z
-        for step in range(last + 1):
-            if step in wanted:
-                result[wanted[step]] = now
-            before, now = now, gain * now - self.momentum * before
-        return result
+        r"""The scalar recursion, solved: $\frac{(x_+-\beta)x_+^t-(x_--\beta)x_-^t}{x_+-x_-}$ with $x^2-(1+\beta+\eta z)x+\beta=0$."""
+        half = 0.5 * (1.0 + self.momentum + self.learning_rate * z)
+        root = np.sqrt(half * half - self.momentum)
+        large = np.where((half * np.conj(root)).real >= 0, half + root, half - root)
+        small = self.momentum / large
+        t = times[:, None]
+        return ((large - self.momentum) * large**t - (small - self.momentum) * small**t) / (large - small)
 
 
 def log1p(x):

@@ -1,5 +1,7 @@
 """The differentiable core: test and train losses as a pure function."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,7 @@ def losses(
     times,
     width,
     samples,
-    noise=0.0,
+    noise: Any = 0.0,
     dynamics: Dynamics | None = None,
     shares: tuple[str, ...] = ("both",),
 ) -> tuple[Float[Array, "share time"], Float[Array, "share time"]]:
@@ -65,7 +67,8 @@ def losses(
     measure = jax.tree.map(jnp.asarray, measure)
     inv_n, inv_p = inverse_size(jnp.asarray(width, float)), inverse_size(jnp.asarray(samples, float))
     noise, moving = jnp.asarray(noise, float), jnp.atleast_1d(jnp.asarray(times, float))
-    fixed = _concrete(moving)
+    fixed = _concrete(times)
+    fixed = None if fixed is None else np.atleast_1d(fixed)
     if fixed is None:
         if not isinstance(dynamics, Flow):
             raise InvalidInput(
@@ -90,11 +93,14 @@ def losses(
 
 
 def _concrete(value) -> np.ndarray | None:
-    """The value as NumPy, or `None` inside a compiled function."""
-    try:
-        return np.asarray(jax.lax.stop_gradient(value))
-    except jax.errors.TracerArrayConversionError:
-        return None
+    """The value as a NumPy vector or array, or `None` inside a compiled function."""
+    # Plain numbers first: inside a compiled function even stop_gradient would trace them.
+    for convert in (lambda x: x, jax.lax.stop_gradient):
+        try:
+            return np.asarray(convert(value), float)
+        except jax.errors.TracerArrayConversionError:
+            continue
+    return None
 
 
 def _flow(measure, times, inv_n, inv_p, noise, shares):
@@ -111,7 +117,7 @@ def _flow(measure, times, inv_n, inv_p, noise, shares):
 def _steps(measure, times, inv_n, inv_p, noise, dynamics: Dynamics, shares):
     """Losses of discrete or inertial dynamics at concrete times."""
     still = dynamics.still()
-    fixed = [_concrete(part) for part in (measure.eigenvalues, measure.trace, measure.signal, inv_n, inv_p)]
+    fixed: list[Any] = [_concrete(part) for part in (measure.eigenvalues, measure.trace, measure.signal, inv_n, inv_p)]
     if still is None or any(part is None for part in fixed):
         raise InvalidInput(
             f"losses(dynamics={type(dynamics).__name__}): the contour needs concrete values; "

@@ -6,6 +6,7 @@ arXiv:2502.05074). Everything else in this package is a contour integral of thes
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,9 +17,6 @@ from foretrain.limits.linear._edge import spectral_edge
 from foretrain.limits.linear._kappa import follow_rays, ridge_kappa
 from foretrain.limits.linear._measure import SpectralMeasure, node_size
 from foretrain.limits.linear._pairs import SHARES, correlation
-
-# Complex numbers of scratch space for the sums over pairs.
-PAIR_SCRATCH = 2_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,7 +87,7 @@ def one_point(measure: SpectralMeasure, z, width, samples) -> OnePoint:
         >>> float(np.round(point.kappa.real * (1 - 1 / (1 + point.kappa.real)), 12))
         0.5
     """
-    points = np.asarray(z, complex)
+    points: Any = np.asarray(z, complex)
     flat = points.ravel()
     kappa = np.empty_like(flat)
     inv_n, inv_p = 1.0 / float(width), 1.0 / float(samples)
@@ -213,14 +211,8 @@ def two_point(measure: SpectralMeasure, z, z2, width, samples, noise=0.0) -> Two
 
 
 def _pair_sums(measure, kappa, kappa_):
-    """Sums of the trace and of the signal measure over 1 / ((lambda + kappa)(lambda + kappa')), in blocks of pairs."""
-    kappa, kappa_ = np.broadcast_arrays(kappa, kappa_)
-    first, second = kappa.ravel(), kappa_.ravel()
-    weights = np.stack([np.asarray(measure.trace), np.asarray(measure.signal)], axis=1)
+    """Sums of the trace and of the signal measure over 1 / ((lambda + kappa)(lambda + kappa'))."""
     lam = np.asarray(measure.eigenvalues)
-    sums = np.empty((first.size, 2), complex)
-    block = max(1, PAIR_SCRATCH // lam.size)
-    for start in range(0, first.size, block):
-        piece = slice(start, start + block)
-        sums[piece] = (1.0 / ((lam + first[piece, None]) * (lam + second[piece, None]))) @ weights
-    return sums[:, 0].reshape(kappa.shape), sums[:, 1].reshape(kappa.shape)
+    u, u_ = 1.0 / (lam + kappa[..., None]), 1.0 / (lam + kappa_[..., None])
+    # Contracted pair by pair: the array of all pairs and nodes never exists.
+    return tuple(np.einsum("...j,...j->...", u * np.asarray(w), u_) for w in (measure.trace, measure.signal))

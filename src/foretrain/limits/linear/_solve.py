@@ -240,10 +240,11 @@ class _Grid:
     def _explain(self, point: Problem, sizes: dict[str, np.ndarray], status: np.ndarray) -> None:
         """Words for points that are not ok."""
         gone = np.flatnonzero(status == "diverged")
-        if gone.size and hasattr(point.training, "learning_rate"):
+        rate = getattr(point.training, "learning_rate", None)
+        if gone.size and rate is not None:
             edges = self.facts["max_stable_lr"][self.status == "diverged"]
             self.messages.append(
-                f"solve: learning_rate = {point.training.learning_rate:g} is past the edge of stability, max_stable_lr = "
+                f"solve: learning_rate = {rate:g} is past the edge of stability, max_stable_lr = "
                 f"{np.nanmin(edges):.6g}, at {gone.size} of {status.size} points; choose a smaller one."
             )
         elif gone.size:

@@ -1,6 +1,7 @@
 r"""The end of training and ridge regression: losses without a contour."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from foretrain.limits.linear._measure import SpectralMeasure
 from foretrain.limits.linear._pairs import correlation
 
 
-def ridge_losses(measure: SpectralMeasure, ridge, width, samples, noise=0.0, shares=("both",)):
+def ridge_losses(measure: SpectralMeasure, ridge, width, samples, noise: Any = 0.0, shares=("both",)):
     r"""Test and train loss of the minimizer of $\frac1P|y-f|^2+\text{ridge}\,|W|^2$; differentiable.
 
     With $\kappa$ at $z=\mu$ (the ridge), $\mathcal L=\mu^2C_0(\mu,\mu)$ and
@@ -48,6 +49,8 @@ def ridge_losses(measure: SpectralMeasure, ridge, width, samples, noise=0.0, sha
 
 @partial(jax.jit, static_argnames="shares")
 def _ridge_losses(measure, ridge, inv_n, inv_p, noise, shares):
+    # Beyond 1e100 nothing is learned in double precision, and squares would overflow.
+    ridge = jnp.minimum(ridge, 1e100)
     kappa = ridge_kappa(measure, ridge, inv_n, inv_p)
     u = 1.0 / (measure.eigenvalues + kappa)
     df1, a1 = jnp.sum(measure.trace * u), jnp.sum(measure.signal * u)
