@@ -235,7 +235,7 @@ def _orderings() -> list[Claim]:
     wide = _flow(task, widths, INF, times)
     worst = float(np.max(wide[1:] / wide[:-1] - 1))
 
-    single = [50.0, 100.0, 500.0, 1000.0]
+    single = (50.0, 100.0, 500.0, 1000.0)
     one = _flow(task, single, INF, [3.0, 30.0, 1e3, 1e6])
     pair = solve(Problem(task, RandomFeatures(width=single, ensemble=2), GradientFlow()), [3.0, 30.0, 1e3, 1e6]).values(
         "test_loss"

@@ -16,6 +16,9 @@ LOSSES = ("test_loss", "train_loss")
 _HORIZONTAL = ("time", "samples", "width", "ridge", "learning_rate")
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
+# Losses below this share of the largest are decided by single draws: theory gives the typical value, not their mean.
+SMALLEST_SHARE = 1e-3
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Quantity:
@@ -142,12 +145,21 @@ def _grid(
             take(theory, f"{name}_error"),
             take(training, name),
             take(training, f"{name}_stderr"),
-            take(error, name),
+            _resolved(take(error, name), take(training, name)),
             take(error, f"{name}_z"),
         )
         for name in names
     }
     return Grid(axes, horizontal, coords, quantities)
+
+
+def _resolved(
+    error: Float[np.ndarray, "*axes horizontal"], measured: Float[np.ndarray, "*axes horizontal"]
+) -> Float[np.ndarray, "*axes horizontal"]:
+    """Errors where the measured loss is not on its way to zero, as in `foretrain.studies.summarize`; NaN elsewhere."""
+    largest = np.max(measured[np.isfinite(measured)], initial=0.0)
+    with np.errstate(invalid="ignore"):
+        return np.where(measured >= SMALLEST_SHARE * largest, error, np.nan)
 
 
 def _union(parts: list[np.ndarray]) -> np.ndarray:
