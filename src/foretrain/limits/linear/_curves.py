@@ -82,6 +82,7 @@ def linear_curves(
         raise InvalidInput(f"linear_curves(times): expected times >= 0, got {times[np.isnan(times) | (times < 0)][0]}.")
     if not np.all(np.isfinite(noise) & (noise >= 0)):
         raise InvalidInput(f"linear_curves(noise): expected finite variances >= 0, got {noise.min()}.")
+    times = dynamics.clock(times)
     with jax.enable_x64(True):
         return _Run(measure, times, inv_n, inv_p, noise, dynamics, shares, threads).curves()
 

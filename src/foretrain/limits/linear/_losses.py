@@ -76,6 +76,8 @@ def losses(
             )
         result = _flow(measure, moving, inv_n, inv_p, noise, shares)
         return result[0], result[1]
+    still = dynamics.still()
+    fixed = fixed if still is None else still.clock(fixed)
     if np.any(np.isnan(fixed) | (fixed < 0)):
         raise InvalidInput(f"losses(times): expected times >= 0, got {fixed[np.isnan(fixed) | (fixed < 0)][0]}.")
     result = jnp.zeros((2, len(shares), fixed.size))

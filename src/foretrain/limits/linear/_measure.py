@@ -82,12 +82,27 @@ def lagrange_basis(x: np.ndarray, count: int) -> np.ndarray:
 
     Uses the discrete orthogonality of Chebyshev polynomials, so no division by a vanishing distance occurs.
     """
-    nodes = chebyshev_nodes(count)
     degree = np.arange(count)
-    coefficients = 2.0 / count * np.cos(np.outer(degree, np.arccos(nodes)))
-    coefficients[0] *= 0.5
     # arccos rounds badly at the ends, but only the cosine of a multiple is used: the error stays at degree * 1e-16.
-    return np.cos(np.arccos(np.clip(x, -1.0, 1.0))[..., None] * degree) @ coefficients
+    return np.cos(np.arccos(np.clip(x, -1.0, 1.0))[..., None] * degree) @ _lagrange_coefficients(count)
+
+
+def _lagrange_coefficients(count: int) -> np.ndarray:
+    """Chebyshev coefficients of the Lagrange polynomials of the Chebyshev nodes: shape (degree, node)."""
+    coefficients = 2.0 / count * np.cos(np.outer(np.arange(count), np.arccos(chebyshev_nodes(count))))
+    coefficients[0] *= 0.5
+    return coefficients
+
+
+def interpolation_weights(x: np.ndarray, count: int, *measures: np.ndarray) -> list[np.ndarray]:
+    """Sums of the Lagrange polynomials over points weighted by each measure, in memory of a few vectors."""
+    moments = np.empty((len(measures), count))
+    before, now = x, np.ones_like(x)
+    for degree in range(count):
+        for row, weight in zip(moments, measures, strict=True):
+            row[degree] = weight @ now
+        before, now = now, 2.0 * x * now - before
+    return list(moments @ _lagrange_coefficients(count))
 
 
 def _checked(name: str, values, like: np.ndarray | None = None) -> np.ndarray:
@@ -163,8 +178,8 @@ def spectral_measure(
         # Interpolating in log(lambda) is two digits better than in lambda for the resolvents 1 / (lambda + kappa).
         top, bottom = np.log(lam[start]), np.log(lam[stop - 1])
         centre, half = 0.5 * (top + bottom), 0.5 * (top - bottom)
-        basis = lagrange_basis((np.log(lam[piece]) - centre) / half, per_bin)
-        parts.append((np.exp(centre + half * x), trace[piece] @ basis, signal[piece] @ basis))
+        weights = interpolation_weights((np.log(lam[piece]) - centre) / half, per_bin, trace[piece], signal[piece])
+        parts.append((np.exp(centre + half * x), weights[0], weights[1]))
     lam, trace, signal = (np.concatenate(column) for column in zip(*parts, strict=True))
     return SpectralMeasure(lam, trace, signal)
 
@@ -252,10 +267,8 @@ def index_nodes(
 def _end_slopes(count: int) -> np.ndarray:
     """Derivatives of the Lagrange polynomials of the Chebyshev nodes at x = -1 and x = +1: shape (2, count)."""
     degree = np.arange(count)
-    coefficients = 2.0 / count * np.cos(np.outer(degree, np.arccos(chebyshev_nodes(count))))
-    coefficients[0] *= 0.5
     at_one = degree**2.0
-    return np.stack([np.where(degree % 2 == 0, -at_one, at_one), at_one]) @ coefficients
+    return np.stack([np.where(degree % 2 == 0, -at_one, at_one), at_one]) @ _lagrange_coefficients(count)
 
 
 def power_law_measure(nodes: IndexNodes, capacity, source) -> SpectralMeasure:

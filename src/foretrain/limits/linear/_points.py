@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Complex
 
 from foretrain.errors import InvalidInput
+from foretrain.limits.linear._compile import compiled
 from foretrain.limits.linear._edge import spectral_edge
 from foretrain.limits.linear._kappa import follow_rays, ridge_kappa
 from foretrain.limits.linear._measure import SpectralMeasure, node_size
@@ -119,12 +120,12 @@ def one_point(measure: SpectralMeasure, z, width, samples) -> OnePoint:
     return OnePoint(*parts)
 
 
-@jax.jit
+@compiled
 def _on_ridge(measure, ridges, inv_n, inv_p):
     return (jax.vmap(lambda ridge: ridge_kappa(measure, ridge, inv_n, inv_p))(ridges),)
 
 
-@jax.jit
+@compiled
 def _on_rays(measure, z, inv_n, inv_p):
     """Every point on a ray of its own."""
     kappa, good = jax.vmap(lambda point: follow_rays(measure, point[None, None], inv_n, inv_p))(z)

@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from foretrain.limits.linear._compile import compiled
 from foretrain.limits.linear._kappa import advance, begin, follow_rays, implicit_kappa
 from foretrain.limits.linear._measure import SpectralMeasure
 from foretrain.limits.linear._pairs import points, quadratic_losses
@@ -19,7 +20,7 @@ def _open_row(measure, kappa, z, a, inv_width, inv_samples, noise, shares):
     return quadratic_losses(measure, here, here, a[None], a[None], inv_width, inv_samples, noise, shares)[..., 0]
 
 
-@partial(jax.jit, static_argnames="shares")
+@partial(compiled, static=("shares",))
 def open_program(measure: SpectralMeasure, z, a, inv_width, inv_samples, noise, count, shares):
     """Losses on open contours for a batch of problems.
 
@@ -60,14 +61,14 @@ def open_program(measure: SpectralMeasure, z, a, inv_width, inv_samples, noise, 
     return jax.vmap(one)(z, a, inv_width, inv_samples, noise)
 
 
-@jax.jit
+@compiled
 def closed_kappa(measure: SpectralMeasure, path, inv_width, inv_samples):
     """Roots at the last row of `path`, shape (row, point), and whether they can be trusted."""
     kappa, good = follow_rays(measure, path, inv_width, inv_samples)
     return kappa[-1], good[-1]
 
 
-@partial(jax.jit, static_argnames="shares")
+@partial(compiled, static=("shares",))
 def closed_tile(measure, kappa, z, a, kappa_, z_, a_, inv_width, inv_samples, noise, shares):
     """The part of the quadratic forms of a closed contour that a pair of tiles of points contributes.
 

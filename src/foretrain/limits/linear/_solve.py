@@ -18,7 +18,14 @@ from foretrain.limits.linear._curves import linear_curves, node_size
 from foretrain.limits.linear._data import measure
 from foretrain.limits.linear._dynamics import Descent, Dynamics, Flow, HeavyBall, InertialFlow
 from foretrain.limits.linear._edge import max_stable_lr, outlier, spectral_edge
-from foretrain.limits.linear._measure import SpectralMeasure, index_nodes, power_law_measure, spectral_measure
+from foretrain.limits.linear._measure import (
+    EXACT_MODES,
+    NODES_PER_BIN,
+    SpectralMeasure,
+    index_nodes,
+    power_law_measure,
+    spectral_measure,
+)
 from foretrain.limits.linear._static import ridge_program
 from foretrain.problems import (
     AbstractProtocol,
@@ -155,7 +162,10 @@ class _Grid:
             return self._measured(model)
         # The noise plays no part in the spectrum, and may be an axis.
         spectrum = point.task.spectrum()  # type: ignore[attr-defined]
-        return measure_of(spectrum), None
+        dynamics = None if self.times is None else dynamics_of(point.training, self.times)
+        sizes = self._sizes(point, None)
+        smallest = _smallest_kappa(spectrum, point.training, self.times, sizes)
+        return measure_of(spectrum, smallest, _nodes_per_bin(spectrum, dynamics)), None
 
     def _sizes(self, point: Problem, noise_floor: float | None) -> dict[str, np.ndarray]:
         """Width, samples, noise, ensemble and ridge of every mapped point, flattened in the order of the axes."""
@@ -281,12 +291,20 @@ class _Grid:
 
 
 @functools.lru_cache(maxsize=32)
-def measure_of(spectrum: Spectrum | PowerLawSpectrum) -> SpectralMeasure:
-    """The compressed measure of a declared spectrum; compressed once per spectrum."""
+def measure_of(
+    spectrum: Spectrum | PowerLawSpectrum, smallest: float = 1e-12, per_bin: int = NODES_PER_BIN
+) -> SpectralMeasure:
+    r"""The compressed measure of a declared spectrum; compressed once per spectrum.
+
+    Args:
+        spectrum: explicit arrays or a power law.
+        smallest: smallest $|\kappa|$ that a power law must resolve; see `index_nodes`.
+        per_bin: nodes per bin; more for dynamics that oscillate.
+    """
     if isinstance(spectrum, Spectrum):
-        return spectral_measure(spectrum.eigenvalues, spectrum.target_power, spectrum.multiplicity)
+        return spectral_measure(spectrum.eigenvalues, spectrum.target_power, spectrum.multiplicity, per_bin=per_bin)
     with jax.enable_x64(True):
-        nodes = index_nodes(spectrum.modes, spectrum.capacity)
+        nodes = index_nodes(spectrum.modes, spectrum.capacity, smallest=smallest, per_bin=per_bin)
         measure = power_law_measure(nodes, spectrum.capacity, spectrum.source)
         host = jax.tree.map(np.asarray, measure)
     return SpectralMeasure(host.eigenvalues, host.trace, spectrum.power * host.signal)
@@ -303,5 +321,38 @@ def dynamics_of(protocol: AbstractProtocol, times: np.ndarray) -> Dynamics:
     rate, schedule = protocol.learning_rate, protocol.schedule  # type: ignore[attr-defined]
     if schedule is None:
         return Descent(rate)
-    steps = int(times[np.isfinite(times)].max(initial=1.0))
-    return Descent(rate * schedule.factors(max(steps, 1)))
+    # The factors stay what they are after the schedule's end.
+    steps = times[np.isfinite(times)].max(initial=1.0) if np.all(np.isfinite(times)) else np.inf
+    length = int(min(max(steps, 1.0), (schedule.steps or schedule.warmup) + 1))
+    return Descent(rate * schedule.factors(length))
+
+
+def _smallest_kappa(spectrum, protocol: AbstractProtocol, times, sizes: dict[str, np.ndarray]) -> float:
+    r"""A power of ten below every $|\kappa|$ that a power-law problem meets, relative to $\lambda_1=1$."""
+    if isinstance(spectrum, Spectrum):
+        return 1e-12
+    if times is None:
+        z = float(np.min(sizes["ridge"]))
+    else:
+        rate = np.min(getattr(protocol, "learning_rate", 1.0)) * (1.0 - np.max(getattr(protocol, "momentum", 0.0)))
+        # The innermost point of the contours lies at 4 / time; inertia and momentum only slow the flow down.
+        rate = 1.0 if isinstance(protocol, MomentumFlow) else rate
+        z = 1.0 / max(rate * float(np.max(times)), 1.0) if np.all(np.isfinite(times)) and np.size(times) else 0.0
+    # df_1 = min(N, P) of an infinite power law: kappa = (pi / (b sin(pi / b)) / min(N, P))^b.
+    fewest = float(np.max(np.minimum(sizes["width"], sizes["samples"])))
+    b = max(spectrum.capacity, 1.05)
+    static = (np.pi / (b * np.sin(np.pi / b)) / fewest) ** b if spectrum.capacity > 1.0 else 0.0
+    return float(10.0 ** np.clip(np.floor(np.log10(max(0.1 * max(z, static), 1e-15))), -15.0, -2.0))
+
+
+def _nodes_per_bin(spectrum: Spectrum | PowerLawSpectrum, dynamics: Dynamics | None) -> int:
+    """Enough nodes for the widest bin to resolve the oscillations of momentum."""
+    if dynamics is None:
+        return NODES_PER_BIN
+    if isinstance(spectrum, PowerLawSpectrum):
+        first = (EXACT_MODES + 1.0) ** -spectrum.capacity
+    else:
+        ordered = np.sort(spectrum.eigenvalues)[::-1]
+        first = float(ordered[min(EXACT_MODES, ordered.size - 1)])
+    # An even count keeps the number of compiled sizes small.
+    return int(np.clip(2 * np.ceil(0.3 * dynamics.swings(first)) + 12, NODES_PER_BIN, 256))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from foretrain._precision import require_x64
+from foretrain.limits.linear._compile import compiled
 from foretrain.limits.linear._kappa import inverse_size, ridge_kappa
 from foretrain.limits.linear._measure import SpectralMeasure
 from foretrain.limits.linear._pairs import correlation
@@ -75,7 +76,7 @@ def _ridge_losses(measure, ridge, inv_n, inv_p, noise, shares):
     return jnp.stack([jnp.stack(test), jnp.stack(train)])
 
 
-@partial(jax.jit, static_argnames="shares")
+@partial(compiled, static=("shares",))
 def ridge_program(measure, ridge, inv_n, inv_p, noise, shares) -> jax.Array:
     """`ridge_losses` for a batch of ridges, sizes and noises: shape (problem, 2, share)."""
     one = partial(_ridge_losses, shares=shares)
