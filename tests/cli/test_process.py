@@ -1,4 +1,4 @@
-"""The program as a whole process: what it imports, how fast it answers, pipes and signals."""
+"""The program as a whole process: what it imports, pipes and signals."""
 
 import json
 import os
@@ -65,26 +65,13 @@ def test_solving_and_saving_needs_no_xarray(tmp_path):
     assert (tmp_path / "a.nc").exists()
 
 
-def processor_seconds(arguments, cwd, environment=None):
-    """User and system time of a whole process: what the wall clock of an idle core would show."""
-    before = os.times()
-    subprocess.run([*FORETRAIN, *arguments], cwd=cwd, check=True, capture_output=True, env=environment)
-    after = os.times()
-    return after.children_user + after.children_system - before.children_user - before.children_system
-
-
-def test_help_answers_at_once(tmp_path):
-    # Half a second is promised; the least of three, as other processes share the cores.
-    assert min(processor_seconds(["--help"], tmp_path) for _ in range(3)) < 0.5
-
-
 @pytest.mark.long
-def test_a_small_study_is_solved_in_six_seconds_from_cold(tmp_path):
+def test_a_cold_solve_leaves_a_compilation_cache(tmp_path):
+    # How long it takes is measured in benchmarks/command_line.py.
     (tmp_path / "law.toml").write_text(LAW)
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    seconds = processor_seconds(["solve", "law.toml", "--no-store"], tmp_path, environment)
-    assert seconds < 6.0
+    subprocess.run([*FORETRAIN, "solve", "law.toml", "--no-store"], cwd=tmp_path, check=True, env=environment)
     assert list((tmp_path / "cache" / "foretrain" / "jax").iterdir())  # the next run compiles nothing
 
 
