@@ -46,9 +46,9 @@ def test_reference_numbers():
 
 @pytest.mark.parametrize("share_of_edge", [0.2, 0.6, 0.98])
 def test_descent_on_both_sides_of_the_switch_of_contours(share_of_edge):
-    # Steps 11 (closed) and 12, 40 (open, with the mirrored half above one half of the edge).
+    # Steps 11 (closed) and 12, 13, 40 (open, with the mirrored half above one half of the edge; it alternates in sign).
     rate = share_of_edge * 2.0 / EDGE
-    steps = np.array([3.0, 11.0, 12.0, 40.0])
+    steps = np.array([3.0, 11.0, 12.0, 13.0, 40.0])
     test, train = losses(steps, Descent(rate))
     for i, step in enumerate(steps):
         exact = brute_force(lambda z, t=step: (1.0 + rate * z) ** t)
@@ -105,6 +105,15 @@ def test_last_rate_goes_on():
     np.testing.assert_allclose(
         losses([50], Descent(short)), losses([50], Descent(np.concatenate([short, np.full(60, 0.3)]))), rtol=1e-10
     )
+
+
+def test_a_schedule_that_ends_at_rate_zero_ends():
+    rates = np.concatenate([np.linspace(0.5, 0.0, 30), np.zeros(5)])
+    test, train = losses([29, 35, 1e6, np.inf], Descent(rates))
+    np.testing.assert_allclose(test, test[0], rtol=1e-12)
+    np.testing.assert_allclose(train, train[0], rtol=1e-12)
+    never = losses([0, 10, np.inf], Descent(np.zeros(3)))[0]
+    np.testing.assert_array_equal(never, never[0])
 
 
 @pytest.mark.long
