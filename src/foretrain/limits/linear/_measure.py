@@ -100,7 +100,8 @@ def interpolation_weights(x: np.ndarray, count: int, *measures: np.ndarray) -> l
     before, now = x, np.ones_like(x)
     for degree in range(count):
         for row, weight in zip(moments, measures, strict=True):
-            row[degree] = weight @ now
+            # Not BLAS: its threads cost more than these sums, above all where cores are shared.
+            row[degree] = np.einsum("i,i->", weight, now)
         before, now = now, 2.0 * x * now - before
     return list(moments @ _lagrange_coefficients(count))
 
