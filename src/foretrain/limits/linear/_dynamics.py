@@ -179,9 +179,9 @@ class Descent(Dynamics):
         largest = largest[np.clip(times - 1, 0, self.rates.size - 1).astype(np.int64)]
         candidate = (total > FLOW_LIKE_STEPS * largest) & (times > 0)
         for i in np.flatnonzero(candidate):
-            # What the hyperbola truncates, and what oscillates beyond it, must be negligible.
+            # The hyperbola ends where a flow has fallen to exp(-25): beyond, f must be no larger than that.
             u = np.geomspace(min(25.0 / total[i], edge), edge, 200)
-            candidate[i] = np.max(np.abs(self.values(-u + 0j, times[i : i + 1]))) < 1e2 * NEGLIGIBLE
+            candidate[i] = np.max(np.abs(self.values(-u + 0j, times[i : i + 1]))) < np.exp(-24.0)
         return candidate
 
     def open_points(self, times, n, edge):
