@@ -9,7 +9,7 @@ from foretrain._declaration import WrongKey
 from foretrain.problems import GradientFlow, Kernel, Problem
 from foretrain.tasks import AbstractDataTask
 
-# The kernels bring SciPy's statistics along (half a second), which tasks with a declared spectrum need not wait for.
+# Tasks with a declared spectrum are solved without the kernels, and need not wait for their import.
 if TYPE_CHECKING:
     from foretrain.kernels import NNGP, NTK, MeasuredSpectrum
 
