@@ -19,9 +19,11 @@ _WHERE = {
         "Kernel",
         "Momentum",
         "MomentumFlow",
+        "OnePassSGD",
         "Problem",
         "RandomFeatures",
         "Ridge",
+        "SGD",
         "Schedule",
     ),
     "foretrain.studies": ("Study", "compare", "read_study"),
@@ -63,11 +65,13 @@ if TYPE_CHECKING:
     from foretrain.kernels import NTK as NTK
     from foretrain.kernels import measure_spectrum as measure_spectrum
     from foretrain.limits import solve as solve
+    from foretrain.problems import SGD as SGD
     from foretrain.problems import GradientDescent as GradientDescent
     from foretrain.problems import GradientFlow as GradientFlow
     from foretrain.problems import Kernel as Kernel
     from foretrain.problems import Momentum as Momentum
     from foretrain.problems import MomentumFlow as MomentumFlow
+    from foretrain.problems import OnePassSGD as OnePassSGD
     from foretrain.problems import Problem as Problem
     from foretrain.problems import RandomFeatures as RandomFeatures
     from foretrain.problems import Ridge as Ridge

@@ -135,6 +135,8 @@ def test_control_c_in_a_process_of_its_own(tmp_path):
     process = subprocess.Popen(
         [*FORETRAIN, "train", "big.toml", "--store", "kept"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell that runs the tests in the background has them ignore the interrupt, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     time.sleep(4)
     process.send_signal(signal.SIGINT)

@@ -6,11 +6,13 @@ from foretrain.problems._models import Kernel as Kernel
 from foretrain.problems._models import RandomFeatures as RandomFeatures
 from foretrain.problems._problem import Problem as Problem
 from foretrain.problems._protocols import PROTOCOLS as PROTOCOLS
+from foretrain.problems._protocols import SGD as SGD
 from foretrain.problems._protocols import AbstractProtocol as AbstractProtocol
 from foretrain.problems._protocols import GradientDescent as GradientDescent
 from foretrain.problems._protocols import GradientFlow as GradientFlow
 from foretrain.problems._protocols import Momentum as Momentum
 from foretrain.problems._protocols import MomentumFlow as MomentumFlow
+from foretrain.problems._protocols import OnePassSGD as OnePassSGD
 from foretrain.problems._protocols import Ridge as Ridge
 from foretrain.problems._protocols import Schedule as Schedule
 from foretrain.problems._protocols import protocol_named as protocol_named

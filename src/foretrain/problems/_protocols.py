@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from foretrain._declaration import Declaration, choice, custom, integer, number, show
+from foretrain._declaration import Declaration, choice, custom, flag, integer, number, show
 from foretrain.errors import nearest
 
 
@@ -160,6 +160,60 @@ class Momentum(AbstractProtocol):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class SGD(AbstractProtocol):
+    r"""Stochastic gradient descent that draws each batch from a fixed set of samples; time counts steps.
+
+    Each step draws `batch_size` of the `samples` and moves by the mean of their gradients,
+    $W\leftarrow W+\frac\eta B\sum_{\mu\in\text{batch}}x_\mu r_\mu$; batches of different steps are independent. Epochs of shuffled
+    data are another protocol, which is not offered.
+
+    Args:
+        learning_rate: $\eta$ (axis).
+        batch_size: $B$, at most `samples` (axis).
+        samples: As for `GradientFlow`; `inf` is one pass over fresh data.
+        replacement: Whether a step may draw a sample twice. Without, a batch of all samples is gradient descent.
+        schedule: Factors on the learning rate, as for `GradientDescent`.
+    """
+
+    kind = "sgd"
+    discrete = True
+
+    learning_rate: float | tuple[float, ...] = number(low=0.0, low_open=True)
+    batch_size: int | tuple[int, ...] = integer(low=1)
+    samples: float | tuple[float, ...] | None = _samples()
+    replacement: bool = flag(default=True)
+    schedule: Schedule | None = custom(_parse_schedule, default=None)
+
+    def _check(self) -> None:
+        smallest, largest = np.min(np.inf if self.samples is None else self.samples), np.max(self.batch_size)
+        if largest > smallest:
+            raise self._wrong("batch_size", f"expected at most samples = {smallest:g}, got {largest}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OnePassSGD(AbstractProtocol):
+    r"""Stochastic gradient descent on fresh samples: no sample is seen twice; time counts steps.
+
+    Args:
+        learning_rate: $\eta$ (axis).
+        batch_size: $B$, samples per step (axis).
+        schedule: Factors on the learning rate, as for `GradientDescent`.
+        exact_gaussian: Theory with the correction of relative order $1/B$ that Gaussian inputs have at infinite width, where
+            it is known exactly.
+    """
+
+    kind = "one-pass-sgd"
+    discrete = True
+
+    learning_rate: float | tuple[float, ...] = number(low=0.0, low_open=True)
+    batch_size: int | tuple[int, ...] = integer(low=1)
+    schedule: Schedule | None = custom(_parse_schedule, default=None)
+    exact_gaussian: bool = flag(default=False)
+
+    samples: ClassVar[None] = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Ridge(AbstractProtocol):
     r"""The trained end point of the objective $\frac1P|y-f|^2+\text{ridge}\,|W|^2$; there is no time.
 
@@ -177,7 +231,7 @@ class Ridge(AbstractProtocol):
 
 
 PROTOCOLS: dict[str, type[AbstractProtocol]] = {
-    p.kind: p for p in (GradientFlow, MomentumFlow, GradientDescent, Momentum, Ridge)
+    p.kind: p for p in (GradientFlow, MomentumFlow, GradientDescent, Momentum, SGD, OnePassSGD, Ridge)
 }
 
 

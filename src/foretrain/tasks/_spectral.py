@@ -21,6 +21,8 @@ class PowerLaw(AbstractSpectralTask):
         noise: Variance of the label noise (axis).
         normalize: Divide the target power by the number of modes, the convention of arXiv 2402.01092; losses then are means
             over modes. The default is the plain sum.
+        test_eigenvalues: $q_k$, mean squares of the features on test inputs of another distribution, one for each of a finite
+            number of modes; see `SpectrumTask`.
 
     Example:
         >>> from foretrain.tasks import PowerLaw
@@ -35,6 +37,7 @@ class PowerLaw(AbstractSpectralTask):
     modes: float | tuple[float, ...] = integer(low=1, infinite=True, default=np.inf)
     noise: float | tuple[float, ...] = number(low=0.0, default=0.0)
     normalize: bool = flag(default=False)
+    test_eigenvalues: Float[np.ndarray, " modes"] | None = vector(low=0.0, default=None)
 
     def _check(self) -> None:
         infinite = np.any(np.isinf(self.modes))
@@ -46,11 +49,19 @@ class PowerLaw(AbstractSpectralTask):
             )
         if infinite and self.normalize:
             raise self._wrong("normalize", "expected false when modes = inf: a mean over infinitely many modes is 0")
+        if self.test_eigenvalues is not None and np.any(np.atleast_1d(self.modes) != len(self.test_eigenvalues)):
+            raise self._wrong(
+                "test_eigenvalues",
+                f"expected {np.max(self.modes):g} entries, one a mode, got {len(self.test_eigenvalues)}",
+            )
 
-    def spectrum(self) -> PowerLawSpectrum:
-        """The spectrum of a task without axes."""
+    def spectrum(self) -> PowerLawSpectrum | Spectrum:
+        """The spectrum of a task without axes; explicit arrays if the test inputs have their own."""
         power = 1.0 / self.modes if self.normalize else 1.0  # type: ignore[operator]
-        return PowerLawSpectrum(self.capacity, self.source, self.modes, power)  # type: ignore[arg-type]
+        law = PowerLawSpectrum(self.capacity, self.source, self.modes, power)  # type: ignore[arg-type]
+        if self.test_eigenvalues is None:
+            return law
+        return law.to_spectrum().replace(test_eigenvalues=self.test_eigenvalues)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,6 +72,8 @@ class SpectrumTask(AbstractSpectralTask):
         eigenvalues: $\lambda_k\ge0$ of the kernel operator.
         target_power: $w_k^{\star2}\ge0$, not multiplied by $\lambda_k$.
         multiplicity: Modes per entry; ones by default.
+        test_eigenvalues: $q_k\ge0$, mean squares of the features on test inputs that come from another distribution than the
+            training inputs (covariate shift): the test loss is $\sum_kq_kv_k^2$ instead of $\sum_k\lambda_kv_k^2$.
         noise: Variance of the label noise (axis).
     """
 
@@ -69,6 +82,7 @@ class SpectrumTask(AbstractSpectralTask):
     eigenvalues: Float[np.ndarray, " modes"] = vector(low=0.0)
     target_power: Float[np.ndarray, " modes"] = vector(low=0.0)
     multiplicity: Float[np.ndarray, " modes"] | None = vector(low=0.0, low_open=True, default=None)
+    test_eigenvalues: Float[np.ndarray, " modes"] | None = vector(low=0.0, default=None)
     noise: float | tuple[float, ...] = number(low=0.0, default=0.0)
 
     def _check(self) -> None:
@@ -76,7 +90,7 @@ class SpectrumTask(AbstractSpectralTask):
 
     def spectrum(self) -> Spectrum:
         """The spectrum that the arrays state."""
-        return Spectrum(self.eigenvalues, self.target_power, self.multiplicity)  # type: ignore[arg-type]
+        return Spectrum(self.eigenvalues, self.target_power, self.multiplicity, self.test_eigenvalues)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

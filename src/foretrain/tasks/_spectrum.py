@@ -21,6 +21,8 @@ class Spectrum(Declaration):
         eigenvalues: $\lambda_k\ge0$ of the kernel *operator* (those of a Gram matrix on $M$ points divided by $M$). Any order.
         target_power: $w_k^{\star2}\ge0$ of each mode, *not* multiplied by $\lambda_k$.
         multiplicity: How many modes share the pair $(\lambda_k, w_k^{\star2})$; ones by default, any positive real number.
+        test_eigenvalues: $q_k\ge0$, the mean square of feature $k$ on test inputs that come from another distribution than
+            the training inputs; left out, they come from the same and $q_k=\lambda_k$. The test loss is $\sum_km_kq_kv_k^2$.
 
     Raises:
         InvalidInput: Negative or non-finite entries, or arrays of different lengths.
@@ -36,6 +38,7 @@ class Spectrum(Declaration):
     eigenvalues: Float[np.ndarray, " modes"] = vector(low=0.0)
     target_power: Float[np.ndarray, " modes"] = vector(low=0.0)
     multiplicity: Float[np.ndarray, " modes"] = vector(low=0.0, low_open=True, default=None)
+    test_eigenvalues: Float[np.ndarray, " modes"] | None = vector(low=0.0, default=None)
 
     def _check(self) -> None:
         modes = len(self.eigenvalues)
@@ -43,9 +46,10 @@ class Spectrum(Declaration):
             ones = np.ones(modes)
             ones.flags.writeable = False
             object.__setattr__(self, "multiplicity", ones)
-        for name in ("target_power", "multiplicity"):
-            if len(getattr(self, name)) != modes:
-                raise self._wrong(name, f"expected {modes} entries like eigenvalues, got {len(getattr(self, name))}")
+        for name in ("target_power", "multiplicity", "test_eigenvalues"):
+            values = getattr(self, name)
+            if values is not None and len(values) != modes:
+                raise self._wrong(name, f"expected {modes} entries like eigenvalues, got {len(values)}")
         if not np.any(self.eigenvalues > 0):
             raise self._wrong("eigenvalues", "expected at least one positive eigenvalue, got only zeros")
 
@@ -61,7 +65,7 @@ class Spectrum(Declaration):
 
     @property
     def total_power(self) -> float:
-        r"""$\sum_k m_k\lambda_kw_k^{\star2}$, the test loss before training."""
+        r"""$\sum_k m_k\lambda_kw_k^{\star2}$, the loss before training on inputs from the training distribution."""
         return float(np.sum(self.multiplicity * self.eigenvalues * self.target_power))
 
 
