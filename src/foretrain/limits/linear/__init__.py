@@ -9,8 +9,10 @@ from foretrain.limits.linear._dynamics import Dynamics as Dynamics
 from foretrain.limits.linear._dynamics import Flow as Flow
 from foretrain.limits.linear._dynamics import HeavyBall as HeavyBall
 from foretrain.limits.linear._dynamics import InertialFlow as InertialFlow
+from foretrain.limits.linear._edge import critical_batch as critical_batch
 from foretrain.limits.linear._edge import max_stable_lr as max_stable_lr
 from foretrain.limits.linear._edge import outlier as outlier
+from foretrain.limits.linear._edge import sgd_gain as sgd_gain
 from foretrain.limits.linear._edge import spectral_edge as spectral_edge
 from foretrain.limits.linear._losses import losses as losses
 from foretrain.limits.linear._measure import IndexNodes as IndexNodes
@@ -33,3 +35,4 @@ from foretrain.limits.linear._solve import covers as covers
 from foretrain.limits.linear._solve import measure_of as measure_of
 from foretrain.limits.linear._solve import solve as solve
 from foretrain.limits.linear._static import ridge_losses as ridge_losses
+from foretrain.limits.linear._stochastic import StochasticDescent as StochasticDescent

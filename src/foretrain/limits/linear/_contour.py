@@ -20,6 +20,10 @@ OPEN_POINTS = 12
 CHECK_POINTS = 10
 # The discrete hyperbola lives on a strip |Im log x| < pi, which 12 points leave below this number of steps.
 FIRST_OPEN_STEP = 12
+# Generating functions of losses are singular on [0, 1] only: one ellipse serves the early steps of every problem.
+GENERATING_RADIUS = 1.2
+GENERATING_POINTS = 16
+GENERATING_CHECK = 12
 # |f| may grow to this on a closed contour: what it grows by is lost to cancellation.
 GROWTH = 50.0
 
@@ -81,6 +85,11 @@ def ellipse(
     root = np.sinh(0.5 * w)
     # dz / d log(w) = edge/2 sinh(log w); the trapezoidal rule on the full circle has weight 1 / (2 m).
     return edge * root * root, (np.cosh(0.5 * w) / root) / (2.0 * m)
+
+
+def generating_ellipse(m: int) -> tuple[Complex[np.ndarray, " point"], Complex[np.ndarray, " point"]]:
+    r"""Points $x-1$ around $[-1,0]$ and weights of $\oint\frac{dx}{x-1}$, for generating functions of fewer than 12 steps."""
+    return ellipse(1.0, GENERATING_RADIUS, m)
 
 
 def fit_ellipse(values, last: float, edge: float) -> tuple[float, int]:

@@ -11,10 +11,13 @@ from foretrain.errors import InvalidInput
 from foretrain.limits.linear import _contour as contour
 from foretrain.limits.linear._dynamics import Dynamics, Flow
 from foretrain.limits.linear._edge import spectral_edge
+from foretrain.limits.linear._gaussian import gaussian_losses
 from foretrain.limits.linear._kappa import FAR
 from foretrain.limits.linear._measure import SpectralMeasure, node_size
+from foretrain.limits.linear._minibatch import minibatch_noise
 from foretrain.limits.linear._programs import closed_kappa, closed_tile, open_program
 from foretrain.limits.linear._static import ridge_program
+from foretrain.limits.linear._stochastic import StochasticDescent
 
 TILE = 64
 TIME_SIZES = (16, 128, 1024)
@@ -30,7 +33,11 @@ ACCEPTED = 1e-4
 
 
 class LinearCurves(NamedTuple):
-    """Losses with error estimates, over (problem, share, time); `ok` and `diverged` over (problem, time)."""
+    """Losses with error estimates, over (problem, share, time); the other fields over (problem, time).
+
+    `test_noise` and `train_noise` are the parts of the losses of one model that the noise of minibatches adds to gradient
+    descent; zero for full-batch dynamics.
+    """
 
     test: np.ndarray
     train: np.ndarray
@@ -38,6 +45,8 @@ class LinearCurves(NamedTuple):
     train_error: np.ndarray
     converged: np.ndarray
     diverged: np.ndarray
+    test_noise: np.ndarray
+    train_noise: np.ndarray
 
 
 def linear_curves(
@@ -69,7 +78,7 @@ def linear_curves(
         saying so. Points that diverge are `inf`; points that did not converge are NaN.
 
     Raises:
-        InvalidInput: negative sizes, times or noise.
+        InvalidInput: negative sizes, times or noise; `exact_gaussian` SGD at a finite size.
     """
     dynamics = Flow() if dynamics is None else dynamics
     times = np.atleast_1d(np.asarray(times, float))
@@ -82,6 +91,10 @@ def linear_curves(
         raise InvalidInput(f"linear_curves(times): expected times >= 0, got {times[np.isnan(times) | (times < 0)][0]}.")
     if not np.all(np.isfinite(noise) & (noise >= 0)):
         raise InvalidInput(f"linear_curves(noise): expected finite variances >= 0, got {noise.min()}.")
+    if getattr(dynamics, "exact_gaussian", False) and np.any(inv_n + inv_p > 0):
+        raise InvalidInput(
+            "linear_curves(dynamics): exact_gaussian is known for width = inf and samples = inf only, got finite sizes."
+        )
     times = dynamics.clock(times)
     with jax.enable_x64(True):
         return _Run(measure, times, inv_n, inv_p, noise, dynamics, shares, threads).curves()
@@ -106,6 +119,7 @@ class _Run:
         self.dynamics, self.shares = dynamics, shares
         self.threads = threads or os.cpu_count() or 1
         self.initial = float(np.sum(self.measure.signal))
+        self.initial_test = float(self.measure.initial_loss)
         with np.errstate(divide="ignore"):
             self.edge = (
                 spectral_edge(self.measure, 1.0 / inv_n, 1.0 / inv_p) if self._needs_edge() else np.zeros(len(inv_n))
@@ -114,6 +128,7 @@ class _Run:
         self.losses = np.full((2, *size), np.nan)
         self.errors = np.zeros((2, *size))
         self.good = np.ones((size[0], size[2]), bool)
+        self.noise_parts = np.zeros((2, size[0], size[2]))
 
     def _needs_edge(self) -> bool:
         return not isinstance(self.dynamics, Flow)
@@ -121,8 +136,14 @@ class _Run:
     def curves(self) -> LinearCurves:
         finite = np.isfinite(self.times) & (self.times > 0)
         self._exact_points()
-        diverged = (self.dynamics.stability_ratio(self.edge) >= 1.0)[:, None] & (self.times > 0)
-        live = np.flatnonzero(~np.any(diverged, 1)) if np.any(finite) else np.arange(0)
+        unstable = self.dynamics.stability_ratio(self.edge) >= 1.0
+        stochastic = isinstance(self.dynamics, StochasticDescent)
+        if stochastic:
+            with np.errstate(divide="ignore"):
+                gain = self.dynamics.gain(self.measure, 1.0 / self.inv_n, 1.0 / self.inv_p)
+            unstable = unstable | (gain >= 1.0)
+        diverged = unstable[:, None] & (self.times > 0)
+        live = np.flatnonzero(~unstable) if np.any(finite) else np.arange(0)
         if np.any(finite) and self.initial + self.noise.max() > 0:
             for group in self._groups(live):
                 edge = float(self.edge[group].max())
@@ -132,7 +153,40 @@ class _Run:
                 self._closed(group, np.flatnonzero(finite & ~opened), edge)
         elif np.any(finite):
             self.losses[..., finite] = 0.0
+        if stochastic and self.initial + self.noise.max() > 0:
+            self._add_minibatch_noise(np.flatnonzero(~unstable))
         return self._finish(diverged)
+
+    def _add_minibatch_noise(self, live):
+        """On top of gradient descent: independent between models, so that only the loss of one model has it."""
+        with np.errstate(divide="ignore"):
+            inv_batch = np.broadcast_to(self.dynamics.inverse_batch(1.0 / self.inv_p), self.inv_p.shape)
+        if "both" not in self.shares:
+            return
+        share = self.shares.index("both")
+        if self.dynamics.exact_gaussian:
+            parts, errors, good = self._gaussian(live, share)
+        else:
+            sizes = (size[live] for size in (inv_batch, self.inv_n, self.inv_p, self.noise))
+            parts, errors, good = minibatch_noise(
+                self.measure, self.padded, self.times, self.dynamics, tuple(sizes), self._map
+            )
+        self.noise_parts[0, live], self.noise_parts[1, live] = parts[1], parts[0] - self.losses[1, live, share]
+        self.losses[0, live, share] += parts[1]
+        self.losses[1, live, share] = parts[0]
+        self.errors[0, live, share] += errors[1]
+        self.errors[1, live, share] += errors[0]
+        self.good[live] &= good
+
+    def _gaussian(self, live, share):
+        """The same for the exact recursion, which gives the whole test loss."""
+        rate, batch = float(self.dynamics.rates[-1]), self.dynamics.batch_size
+        pairs = [gaussian_losses(self.measure, self.padded, self.times, rate, batch, self.noise[i]) for i in live]
+        parts, errors = (
+            (np.stack(part, 1) for part in zip(*pairs, strict=True)) if pairs else (np.zeros((2, 0, 1)),) * 2
+        )
+        parts[1] -= self.losses[0, live, share]
+        return parts, errors, True
 
     def _groups(self, live):
         """Problems whose contours have the same shape: with and without the mirrored half."""
@@ -151,7 +205,7 @@ class _Run:
     def _exact_points(self):
         start = self.times == 0
         scale = self.initial + self.noise[:, None, None]
-        self.losses[0][..., start], self.losses[1][..., start] = self.initial, scale
+        self.losses[0][..., start], self.losses[1][..., start] = self.initial_test, scale
         if np.any(np.isinf(self.times)):
             zero = np.zeros(len(self.noise))
             end = ridge_program(self.padded, zero, self.inv_n, self.inv_p, self.noise, self.shares)
@@ -254,7 +308,7 @@ class _Run:
     def _finish(self, diverged) -> LinearCurves:
         finite = np.isfinite(self.times) & (self.times > 0)
         # Noise enters the test loss too, as variance.
-        scale = np.reshape(self.initial + self.noise, (-1, 1, 1))
+        scale = np.reshape(max(self.initial, self.initial_test) + self.noise, (-1, 1, 1))
         exact = ABSOLUTE_FLOOR * scale + RELATIVE_FLOOR * np.abs(self.losses)
         errors = np.where(finite, self.errors + exact, RELATIVE_FLOOR * np.abs(self.losses))
         # What is left after cancellation may be negative by rounding; a mean of squares is not.
@@ -268,4 +322,6 @@ class _Run:
         errors = np.where(np.isfinite(losses), errors, np.nan)
         for part in (losses, errors):
             part[...] = np.where(diverged[:, None], np.inf, part)
-        return LinearCurves(losses[0], losses[1], errors[0], errors[1], good | diverged, diverged)
+        parts = np.where(good, self.noise_parts, np.nan)
+        parts = np.where(diverged, np.inf, parts)
+        return LinearCurves(losses[0], losses[1], errors[0], errors[1], good | diverged, diverged, parts[0], parts[1])

@@ -22,6 +22,36 @@ def _levels(lam, trace, y, inv_width, inv_samples):
     return slope, np.log(x) + np.log1p(inv_samples * d) + np.log1p(inv_width * d)
 
 
+def _sizes(*sizes) -> tuple[tuple[int, ...], list[np.ndarray]]:
+    """The common shape of sizes, and their inverses as columns."""
+    broad = np.broadcast_arrays(*(1.0 / np.asarray(size, float) for size in sizes))
+    return broad[0].shape, [part.reshape(-1, 1) for part in broad]
+
+
+def _support(measure: SpectralMeasure) -> tuple[np.ndarray, np.ndarray]:
+    lam, trace = (np.asarray(part, float) for part in (measure.eigenvalues, measure.trace))
+    return lam[trace != 0], trace[trace != 0]
+
+
+def _edge_levels(lam, trace, inv_width, inv_samples) -> np.ndarray:
+    """The y at which |z| is smallest, one per pair of sizes; minus infinity (x = lambda_1) where both are infinite."""
+    result = np.full(inv_width.size, -np.inf)
+    finite = (inv_width + inv_samples).ravel() > 0.0
+    # Coarse grid from far outside inwards: the edge is the first zero of the slope that is met.
+    y = np.linspace(46.0, -46.0, 185)
+    for i in np.flatnonzero(finite):
+        sizes = (inv_width[i], inv_samples[i])
+        slope, _ = _levels(lam, trace, y, *sizes)
+        inside = np.flatnonzero(slope <= 0.0)
+        high, low = (y[inside[0] - 1], y[inside[0]]) if inside.size and inside[0] > 0 else (y[-1], y[-1])
+        for _ in range(60):
+            middle = 0.5 * (high + low)
+            steep = _levels(lam, trace, np.atleast_1d(middle), *sizes)[0][0]
+            high, low = (middle, low) if steep > 0.0 else (high, middle)
+        result[i] = high
+    return result
+
+
 def spectral_edge(measure: SpectralMeasure, width, samples) -> Float[np.ndarray, "*problem"]:
     r"""Largest eigenvalue $u_{\max}$ of the finite kernel, in the deterministic limit.
 
@@ -42,28 +72,14 @@ def spectral_edge(measure: SpectralMeasure, width, samples) -> Float[np.ndarray,
         >>> float(np.round(spectral_edge(measure, np.inf, 400.0), 12))  # (1 + sqrt(100 / 400))^2
         2.25
     """
-    lam, trace = (np.asarray(part, float) for part in (measure.eigenvalues, measure.trace))
-    lam, trace = lam[trace != 0], trace[trace != 0]
-    inv_width, inv_samples = np.broadcast_arrays(1.0 / np.asarray(width, float), 1.0 / np.asarray(samples, float))
-    shape = inv_width.shape
-    inv_width, inv_samples = inv_width.reshape(-1, 1), inv_samples.reshape(-1, 1)
+    lam, trace = _support(measure)
+    shape, (inv_width, inv_samples) = _sizes(width, samples)
     if lam.size == 0:
         return np.zeros(shape)
-    top = lam.max()
-    result = np.full(inv_width.size, top)
-    finite = (inv_width + inv_samples).ravel() > 0.0
-    # Coarse grid from far outside inwards: the edge is the first zero of the slope that is met.
-    y = np.linspace(46.0, -46.0, 185)
-    for i in np.flatnonzero(finite):
-        sizes = (inv_width[i], inv_samples[i])
-        slope, _ = _levels(lam, trace, y, *sizes)
-        inside = np.flatnonzero(slope <= 0.0)
-        high, low = (y[inside[0] - 1], y[inside[0]]) if inside.size and inside[0] > 0 else (y[-1], y[-1])
-        for _ in range(60):
-            middle = 0.5 * (high + low)
-            steep = _levels(lam, trace, np.atleast_1d(middle), *sizes)[0][0]
-            high, low = (middle, low) if steep > 0.0 else (high, middle)
-        result[i] = np.exp(_levels(lam, trace, np.atleast_1d(high), *sizes)[1][0])
+    result = np.full(inv_width.size, lam.max())
+    y = _edge_levels(lam, trace, inv_width, inv_samples)
+    for i in np.flatnonzero(np.isfinite(y)):
+        result[i] = np.exp(_levels(lam, trace, y[i : i + 1], inv_width[i], inv_samples[i])[1][0])
     return result.reshape(shape)
 
 
@@ -80,8 +96,7 @@ def outlier(measure: SpectralMeasure, width, samples) -> Float[np.ndarray, "*pro
         width: $N$, `inf` allowed; broadcasts against `samples`.
         samples: $P$, `inf` allowed.
     """
-    lam, trace = (np.asarray(part, float) for part in (measure.eigenvalues, measure.trace))
-    lam, trace = lam[trace != 0], trace[trace != 0]
+    lam, trace = _support(measure)
     edge = spectral_edge(measure, width, samples)
     if lam.size == 0:
         return edge
@@ -94,15 +109,161 @@ def outlier(measure: SpectralMeasure, width, samples) -> Float[np.ndarray, "*pro
     return np.minimum(estimate, edge)
 
 
-def max_stable_lr(measure: SpectralMeasure, width, samples, momentum=0.0) -> Float[np.ndarray, "*problem"]:
-    r"""Largest learning rate at which full-batch training is stable: $2(1+\beta)/u_{\max}$, `inf` for a zero spectrum.
+def max_stable_lr(
+    measure: SpectralMeasure, width, samples, momentum=0.0, batch_size=None, replacement: bool = True
+) -> Float[np.ndarray, "*problem"]:
+    r"""Largest stable learning rate, `inf` for a zero spectrum.
+
+    Full batch: $2(1+\beta)/u_{\max}$. SGD with batches of $B$ is stable below that rate only as long as the noise that it feeds
+    back is less than what it forgets, $\sum_k\frac{\lambda_k}{|\kappa|-\lambda_k}<B$ at $\kappa=\kappa(-2/\eta)$ (docs/theory/sgd.md; for
+    $N=P=\infty$ this is the known $\sum_k\frac{\eta\lambda_k}{2-\eta\lambda_k}<B$).
 
     Args:
         measure: the spectrum.
-        width: $N$, `inf` allowed.
+        width: $N$, `inf` allowed; all sizes broadcast.
         samples: $P$, `inf` allowed.
-        momentum: $\beta$ of the heavy ball; 0 is gradient descent.
+        momentum: $\beta$ of the heavy ball; 0 is gradient descent. Full batch only.
+        batch_size: $B$, or `None` for full batch.
+        replacement: whether a batch may hold a sample twice.
+
+    Example:
+        >>> import numpy as np
+        >>> from foretrain.limits.linear import max_stable_lr, spectral_measure
+        >>> measure = spectral_measure([1.0], [1.0], [100.0])  # eta < 2 B / (M + B)
+        >>> float(np.round(max_stable_lr(measure, np.inf, np.inf, batch_size=25), 12))
+        0.4
     """
-    edge = spectral_edge(measure, width, samples)
+    if batch_size is None:
+        edge = spectral_edge(measure, width, samples)
+        with np.errstate(divide="ignore"):
+            return 2.0 * (1.0 + np.asarray(momentum, float)) / edge
+    lam, trace = _support(measure)
+    shape, (inv_width, inv_samples, inv_batch) = _sizes(width, samples, batch_size)
+    if lam.size == 0:
+        return np.full(shape, np.inf)
     with np.errstate(divide="ignore"):
-        return 2.0 * (1.0 + np.asarray(momentum, float)) / edge
+        batch = (1.0 / (inv_batch * _noise_factor(inv_batch, inv_samples, replacement))).ravel()
+    # The gain falls with y, from its value at the edge (or infinity) to zero.
+    low = np.maximum(_edge_levels(lam, trace, inv_width, inv_samples), -46.0)
+    edge = low.copy()
+    high = np.full(low.shape, 700.0)
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        above = _gain_sum(lam, trace, middle) > batch
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    # Where even the edge is stable, nothing was above.
+    y = np.where(_gain_sum(lam, trace, edge) <= batch, edge, high)
+    return (2.0 * np.exp(-_levels_at(lam, trace, y, inv_width, inv_samples))).reshape(shape)
+
+
+def sgd_gain(
+    measure: SpectralMeasure, width, samples, learning_rate, batch_size, replacement: bool = True
+) -> Float[np.ndarray, "*problem"]:
+    r"""How much noise SGD feeds back into itself: the sum over steps of the noise kernel of the train loss.
+
+    $-\frac1B\mathrm{df}_1\big(\kappa(-2/\eta)\big)$ (docs/theory/sgd.md; arXiv:2502.05074). The late train loss is that of gradient descent
+    over one minus the gain; at 1 SGD diverges. Above one half, single runs scatter widely and unlucky draws diverge.
+
+    Args:
+        measure: the spectrum.
+        width: $N$, `inf` allowed; all arguments broadcast.
+        samples: $P$, `inf` allowed.
+        learning_rate: $\eta>0$; `inf` is returned beyond the edge of gradient descent.
+        batch_size: $B$.
+        replacement: whether a batch may hold a sample twice.
+
+    Example:
+        >>> import numpy as np
+        >>> from foretrain.limits.linear import sgd_gain, spectral_measure
+        >>> measure = spectral_measure([1.0], [1.0], [100.0])  # M eta / (B (2 - eta))
+        >>> float(np.round(sgd_gain(measure, np.inf, np.inf, 0.4, 100), 12))
+        0.25
+    """
+    lam, trace = _support(measure)
+    shape, (inv_width, inv_samples, rate, inv_batch) = _sizes(
+        width, samples, 1.0 / np.asarray(learning_rate, float), batch_size
+    )
+    if lam.size == 0:
+        return np.zeros(shape)
+    total = _gain_sum(lam, trace, level_roots(measure, 2.0 / rate.ravel(), inv_width, inv_samples))
+    factor = inv_batch * _noise_factor(inv_batch, inv_samples, replacement)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isnan(total), np.inf, factor.ravel() * total).reshape(shape)
+
+
+def critical_batch(
+    measure: SpectralMeasure, width, samples, learning_rate, replacement: bool = True
+) -> Float[np.ndarray, "*problem"]:
+    r"""The batch size below which SGD at this learning rate diverges; `inf` beyond the edge of gradient descent.
+
+    Args:
+        measure: the spectrum.
+        width: $N$, `inf` allowed; all arguments broadcast.
+        samples: $P$, `inf` allowed.
+        learning_rate: $\eta>0$.
+        replacement: whether a batch may hold a sample twice.
+
+    Example:
+        >>> import numpy as np
+        >>> from foretrain.limits.linear import critical_batch, spectral_measure
+        >>> measure = spectral_measure([1.0], [1.0], [100.0])
+        >>> float(np.round(critical_batch(measure, np.inf, np.inf, 0.4), 12))
+        25.0
+    """
+    batch = sgd_gain(measure, width, samples, learning_rate, 1.0)
+    if replacement:
+        return batch
+    # B (P - 1) / (P - B) is the batch with replacement that is as noisy.
+    inv_samples = 1.0 / np.asarray(samples, float)
+    with np.errstate(invalid="ignore"):
+        without = batch / (1.0 - inv_samples + batch * inv_samples)
+    return np.where(np.isinf(batch), np.inf, without)
+
+
+def noise_factor(batch_size, samples, replacement: bool):
+    """How much less noise a batch without repetitions has, $(P-B)/(P-1)$."""
+    return _noise_factor(1.0 / np.asarray(batch_size, float), 1.0 / np.asarray(samples, float), replacement)
+
+
+def _noise_factor(inv_batch, inv_samples, replacement: bool):
+    if replacement:
+        return np.ones(np.broadcast_shapes(np.shape(inv_batch), np.shape(inv_samples)))
+    alone = np.asarray(inv_samples) == 1.0
+    return np.where(alone, 0.0, (1.0 - inv_samples / inv_batch) / np.where(alone, 1.0, 1.0 - inv_samples))
+
+
+def level_roots(measure: SpectralMeasure, levels, inv_width, inv_samples) -> Float[np.ndarray, " problem"]:
+    r"""$y$ with $z(\kappa)=-$ level at $\kappa=-\lambda_1(1+e^y)$, outside of the spectrum; NaN for levels inside.
+
+    Args:
+        measure: a spectrum that is not zero.
+        levels: $-z$, one per problem.
+        inv_width: $1/N$, shape (problem, 1).
+        inv_samples: $1/P$, same shape.
+    """
+    lam, trace = _support(measure)
+    edge = np.maximum(_edge_levels(lam, trace, inv_width, inv_samples), -46.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # |z| exceeds |kappa|.
+        high = np.log(np.maximum(levels / lam.max() - 1.0, 0.0))
+    bottom = _levels_at(lam, trace, edge, inv_width, inv_samples)
+    outside = (np.log(levels) > bottom) & (high > edge)
+    low, high = edge, np.where(outside, high, edge + 1.0)
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        above = _levels_at(lam, trace, middle, inv_width, inv_samples) > np.log(levels)
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return np.where(outside, 0.5 * (low + high), np.nan)
+
+
+def _levels_at(lam, trace, y, inv_width, inv_samples):
+    """log|z|, one y per problem."""
+    d = _gain_sum(lam, trace, y)
+    top = np.log(lam.max()) + np.logaddexp(0.0, y)
+    return top + np.log1p(inv_samples.ravel() * d) + np.log1p(inv_width.ravel() * d)
+
+
+def _gain_sum(lam, trace, y):
+    r"""$\sum_k\lambda_k/(|\kappa|-\lambda_k)$ at $|\kappa|=\lambda_1(1+e^y)$."""
+    top = lam.max()
+    return (1.0 / (top * np.exp(y)[:, None] + (top - lam))) @ trace

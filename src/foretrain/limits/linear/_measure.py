@@ -10,6 +10,9 @@ wide bins in $\lambda$, and in each bin both measures are replaced by Chebyshev 
 the weights $\sum_k\mu_k\ell_j(\log\lambda_k)$ of polynomial interpolation (docs/theory/random-features.md).
 Power laws are cut in the *index* $k$ instead, so that nodes and counting weights do not depend on the exponents: the
 measure stays differentiable in them and costs the same for $10^3$, $10^9$ or infinitely many modes.
+
+When test inputs come from another distribution, with mean square $q_k$ of feature $k$, two more measures say so:
+$\sum_k\mu_kq_k\,g(\lambda_k)$ and $\sum_k\mu_kq_kw_k^{\star2}\,g(\lambda_k)$.
 """
 
 import itertools
@@ -32,7 +35,11 @@ TAIL_NODES = 6
 DIRECT_SUM = 2000
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["eigenvalues", "trace", "signal"], meta_fields=[])
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["eigenvalues", "trace", "signal", "shift", "shift_signal"],
+    meta_fields=[],
+)
 @dataclass(frozen=True)
 class SpectralMeasure:
     r"""Nodes and weights that stand for a spectrum and a target.
@@ -41,11 +48,16 @@ class SpectralMeasure:
         eigenvalues: $\lambda_j$, positive nodes (padding nodes carry zero weights).
         trace: weights of $\sum_k\mu_k\lambda_kg(\lambda_k)$; they sum to the trace of the kernel operator.
         signal: weights of $\sum_k\mu_k\lambda_kw^{\star2}_kg(\lambda_k)$; they sum to the loss before training.
+        shift: weights of $\sum_k\mu_kq_kg(\lambda_k)$ if the test inputs have mean squares $q_k$ of their own, else `None`. A
+            node at 0 then stands for the directions that the training inputs do not show.
+        shift_signal: weights of $\sum_k\mu_kq_kw^{\star2}_kg(\lambda_k)$, or `None`.
     """
 
     eigenvalues: Float[Array, "node"] | np.ndarray
     trace: Float[Array, "node"] | np.ndarray
     signal: Float[Array, "node"] | np.ndarray
+    shift: Float[Array, "node"] | np.ndarray | None = None
+    shift_signal: Float[Array, "node"] | np.ndarray | None = None
 
     @property
     def nodes(self) -> int:
@@ -59,11 +71,14 @@ class SpectralMeasure:
             return self
         one = jnp.broadcast_to(self.eigenvalues[..., :1], (*self.eigenvalues.shape[:-1], extra))
         zero = jnp.zeros_like(one)
-        return SpectralMeasure(
-            jnp.concatenate([self.eigenvalues, one], -1),
-            jnp.concatenate([self.trace, zero], -1),
-            jnp.concatenate([self.signal, zero], -1),
-        )
+        weights = (self.trace, self.signal, self.shift, self.shift_signal)
+        padded = (None if part is None else jnp.concatenate([part, zero], -1) for part in weights)
+        return SpectralMeasure(jnp.concatenate([self.eigenvalues, one], -1), *padded)
+
+    @property
+    def initial_loss(self):
+        """The test loss before training."""
+        return (self.signal if self.shift_signal is None else self.shift_signal).sum(-1)
 
 
 def node_size(nodes: int) -> int:
@@ -121,6 +136,7 @@ def spectral_measure(
     eigenvalues,
     target_power,
     multiplicity=None,
+    test_eigenvalues=None,
     *,
     exact: int = EXACT_MODES,
     per_bin: int = NODES_PER_BIN,
@@ -128,14 +144,15 @@ def spectral_measure(
 ) -> SpectralMeasure:
     r"""The compressed measure of an explicit spectrum.
 
-    Equal eigenvalues are merged, modes with $\lambda=0$ are dropped (no method of this family can learn them, and the
-    losses weight them by zero). With the default resolution the losses of power laws change by less than 1e-10
-    relative to their value at time zero; `exact=len(eigenvalues)` switches compression off.
+    Equal eigenvalues are merged. Modes with $\lambda=0$ are dropped (no method of this family can learn them, and the
+    losses weight them by zero), unless the test inputs show them. With the default resolution the losses of power laws
+    change by less than 1e-10 relative to their value at time zero; `exact=len(eigenvalues)` switches compression off.
 
     Args:
         eigenvalues: $\lambda_k\ge0$ of the kernel *operator*, in any order.
         target_power: $(w^\star_k)^2$, not multiplied by $\lambda_k$.
         multiplicity: number of modes with this eigenvalue and power each; real numbers > 0, default 1.
+        test_eigenvalues: $q_k\ge0$, mean squares of the features on test inputs, where they are not $\lambda_k$.
         exact: how many of the largest distinct eigenvalues stay as they are.
         per_bin: Chebyshev nodes per bin.
         ratio: width of a bin in $\lambda$.
@@ -156,33 +173,45 @@ def spectral_measure(
     lam = _checked("eigenvalues", eigenvalues)
     power = _checked("target_power", target_power, lam)
     count = np.ones_like(lam) if multiplicity is None else _checked("multiplicity", multiplicity, lam)
+    weights = [count * lam, count * lam * power]
+    if test_eigenvalues is not None:
+        q = _checked("test_eigenvalues", test_eigenvalues, lam)
+        weights += [count * q, count * q * power]
     used = (lam > 0) & (count > 0)
+    unseen = [float(part[~used].sum()) for part in weights]
     if not np.any(used):
-        return SpectralMeasure(np.ones(1), np.zeros(1), np.zeros(1))
-    lam, power, count = lam[used], power[used], count[used]
+        parts = [(np.ones(1), *(np.zeros(1) for _ in weights))]
+    else:
+        parts = _compressed(lam[used], [part[used] for part in weights], exact, per_bin, ratio)
+    if any(unseen):
+        parts.append((np.zeros(1), *(np.full(1, part) for part in unseen)))
+    return SpectralMeasure(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _compressed(lam, weights: list[np.ndarray], exact: int, per_bin: int, ratio: float) -> list[tuple]:
+    """Nodes and weights, piece by piece; positive eigenvalues only."""
     distinct, place = np.unique(-lam, return_inverse=True)
-    trace, signal = np.bincount(place, count * lam), np.bincount(place, count * lam * power)
+    weights = [np.bincount(place, part) for part in weights]
     lam = -distinct
     if lam.size <= exact:
-        return SpectralMeasure(lam, trace, signal)
-
-    parts = [(lam[:exact], trace[:exact], signal[:exact])]
-    lam, trace, signal = lam[exact:], trace[exact:], signal[exact:]
+        return [(lam, *weights)]
+    parts = [(lam[:exact], *(part[:exact] for part in weights))]
+    lam, weights = lam[exact:], [part[exact:] for part in weights]
     bins = np.floor(np.log(lam[0] / lam) / np.log(ratio)).astype(np.int64)
     edges = np.concatenate([[0], np.flatnonzero(np.diff(bins)) + 1, [lam.size]])
     x = chebyshev_nodes(per_bin)
     for start, stop in itertools.pairwise(edges):
         piece = slice(start, stop)
+        own = [part[piece] for part in weights]
         if stop - start <= per_bin:
-            parts.append((lam[piece], trace[piece], signal[piece]))
+            parts.append((lam[piece], *own))
             continue
         # Interpolating in log(lambda) is two digits better than in lambda for the resolvents 1 / (lambda + kappa).
         top, bottom = np.log(lam[start]), np.log(lam[stop - 1])
         centre, half = 0.5 * (top + bottom), 0.5 * (top - bottom)
-        weights = interpolation_weights((np.log(lam[piece]) - centre) / half, per_bin, trace[piece], signal[piece])
-        parts.append((np.exp(centre + half * x), weights[0], weights[1]))
-    lam, trace, signal = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return SpectralMeasure(lam, trace, signal)
+        fitted = interpolation_weights((np.log(lam[piece]) - centre) / half, per_bin, *own)
+        parts.append((np.exp(centre + half * x), *fitted))
+    return parts
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["index", "count"], meta_fields=["tail_start", "tail_stop"])

@@ -11,6 +11,11 @@ $$zz'C_0=\frac{(1-\gamma_N)(\kappa\kappa'A+\gamma_P\sigma^2)+\frac{\kappa\kappa'
 No $z$ appears on the right, so the end of training is not a special case. The sums with one more power of $\lambda$ are
 $\sum\lambda^2uu'=\mathrm{df}_1-\kappa'S$: that costs digits only where $\kappa\gg\lambda_1$, and there they multiply small
 couplings. (The divided difference $S=-(\mathrm{df}_1-\mathrm{df}_1')/(\kappa-\kappa')$ would lose every digit at late times.)
+
+For test inputs with mean squares $q_k$ of their own (covariate shift; docs/theory/sgd.md; arXiv:2502.05074)
+
+$$zz'C_0^q=\kappa\kappa'\sum_kq_kw_k^{\star2}u_ku_k'+\frac{zz'C_0+\sigma^2}P\sum_kq_k\lambda_ku_ku_k'
+  +\frac{E+S\,(zz'C_0+\sigma^2)/P}{N(1-\gamma_N)}\,\kappa\kappa'\sum_kq_ku_ku_k',\qquad u_k=\frac1{\lambda_k+\kappa}.$$
 """
 
 from typing import NamedTuple
@@ -56,6 +61,42 @@ def correlation(share, kappa, kappa_, df1, s, a, a1, inv_width, inv_samples, noi
     gamma = inv_samples * s2
     numerator = rest * (bias + gamma * noise) + coupling * (e + inv_samples * noise * s)
     return numerator / ((1.0 - gamma) * rest - inv_samples * coupling * s)
+
+
+class ShiftSums(NamedTuple):
+    r"""Pair sums of the test inputs' own measure: $\kappa\kappa'\sum qw^{\star2}uu'$, $\kappa\kappa'\sum quu'$, $\sum q\lambda uu'$."""
+
+    signal: jax.Array
+    trace: jax.Array
+    seen: jax.Array
+
+
+def shifted_correlation(share, correlation, sums: ShiftSums, df1, kappa_, s, a, a1, inv_width, inv_samples, noise):
+    r"""$zz'C_0^q$, what `correlation` becomes on test inputs with mean squares of their own.
+
+    Args:
+        share: one of `SHARES`.
+        correlation: $zz'C_0$ of the same share.
+        sums: pair sums of the test inputs.
+        df1: as for `correlation`, like the other arguments.
+        kappa_: second root.
+        s: pair sum of the trace measure.
+        a: pair sum of the signal measure.
+        a1: single sum of the signal measure at the first root.
+        inv_width: 1/N.
+        inv_samples: 1/P.
+        noise: variance of the label noise.
+    """
+    result = sums.signal
+    reused = inv_samples * (correlation + noise)
+    if share in ("both", "data"):
+        result = result + reused * sums.seen
+    if share in ("both", "features"):
+        source = a1 - kappa_ * a + (reused * s if share == "both" else 0.0)
+        # As many features as modes leave no rest at the end of training, but nothing to couple to either.
+        rest = jnp.where(sums.trace == 0.0, 1.0, 1.0 - inv_width * (df1 - kappa_ * s))
+        result = result + inv_width * sums.trace * source / rest
+    return result
 
 
 class Points(NamedTuple):
@@ -120,23 +161,25 @@ def quadratic_losses(measure, left: Points, right: Points, a, a_, inv_width, inv
     """
     s, signal = (pair_sums(w, left, right) for w in (measure.trace, measure.signal))
     kappa_ = with_conjugate(right.kappa)[:, None, :]
+    sums = None if measure.shift is None else _shift_sums(measure, left, right, left.kappa[None, :, None] * kappa_)
     # Weights of the test and of the train form: (loss, curve, point).
     w, w_ = jnp.stack([a, a * left.r1[None]]), with_conjugate(jnp.stack([a_, a_ * right.r1[None]]))
     seen = noise * jnp.sum(w[1], -1) * jnp.sum(jnp.sum(w_[:, 1], -1), 0)
     forms = []
     for share in shares:
-        d = correlation(
-            share,
-            left.kappa[None, :, None],
-            kappa_,
-            left.df1[None, :, None],
-            s,
-            signal,
-            left.a1[None, :, None],
-            inv_width,
-            inv_samples,
-            noise,
-        )
-        form = 2.0 * jnp.sum(w * jnp.einsum("cnm,clkm->lkn", d, w_), -1).real
+        common = (s, signal, left.a1[None, :, None], inv_width, inv_samples, noise)
+        df1 = left.df1[None, :, None]
+        d = correlation(share, left.kappa[None, :, None], kappa_, df1, *common)
+        if sums is None:
+            form = 2.0 * jnp.sum(w * jnp.einsum("cnm,clkm->lkn", d, w_), -1).real
+        else:
+            both = jnp.stack([shifted_correlation(share, d, sums, df1, kappa_, *common), d])
+            form = 2.0 * jnp.sum(w * jnp.einsum("lcnm,clkm->lkn", both, w_), -1).real
         forms.append(form.at[1].add(2.0 * seen.real))
     return jnp.stack(forms, 1)
+
+
+def _shift_sums(measure: SpectralMeasure, left: Points, right: Points, product) -> ShiftSums:
+    weights = (measure.shift_signal, measure.shift, measure.shift * measure.eigenvalues)
+    signal, trace, seen = (pair_sums(weight, left, right) for weight in weights)
+    return ShiftSums(product * signal, product * trace, seen)

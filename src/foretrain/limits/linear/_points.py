@@ -14,7 +14,7 @@ from jaxtyping import Complex
 
 from foretrain.errors import InvalidInput
 from foretrain.limits.linear._compile import compiled
-from foretrain.limits.linear._edge import spectral_edge
+from foretrain.limits.linear._edge import level_roots, spectral_edge
 from foretrain.limits.linear._kappa import follow_rays, ridge_kappa
 from foretrain.limits.linear._measure import SpectralMeasure, node_size
 from foretrain.limits.linear._pairs import SHARES, correlation
@@ -140,30 +140,17 @@ def _padded(program, measure, points, inv_n, inv_p):
 
 
 def _left_of_spectrum(measure, z, inv_n, inv_p):
-    """Real kappa < -lambda_1 for z below minus the edge, by bisection on the monotone branch."""
-    lam, trace = np.asarray(measure.eigenvalues), np.asarray(measure.trace)
-    with np.errstate(divide="ignore"):
-        edge = float(spectral_edge(measure, np.divide(1.0, inv_n), np.divide(1.0, inv_p)))
-    if np.any(z >= -edge):
+    """Real kappa < -lambda_1 for z below minus the edge."""
+    column = np.ones((z.size, 1))
+    y = level_roots(measure, -z, inv_n * column, inv_p * column)
+    if np.any(np.isnan(y)):
+        with np.errstate(divide="ignore"):
+            edge = float(spectral_edge(measure, np.divide(1.0, inv_n), np.divide(1.0, inv_p)))
         raise InvalidInput(
-            f"one_point(z): expected points off the spectrum [-{edge:.6g}, 0), got {z[z >= -edge][0]:g}; "
+            f"one_point(z): expected points off the spectrum [-{edge:.6g}, 0), got {z[np.isnan(y)][0]:g}; "
             "add an imaginary part, or go left of the edge."
         )
-
-    def level(x):
-        df = trace @ (1.0 / (x - lam[:, None]))
-        return x * (1.0 + inv_p * df) * (1.0 + inv_n * df)
-
-    # |z| grows from the edge to infinity on the branch x > x_edge; x never exceeds |z|.
-    y = np.linspace(np.log(1e-15), np.log(max(np.max(-z) / lam.max(), 2.0)), 4000)
-    grid = lam.max() * (1.0 + np.exp(y))
-    start = grid[int(np.argmin(level(grid)))]
-    low, high = np.full(z.shape, start), np.maximum(-z, start)
-    for _ in range(200):
-        middle = 0.5 * (low + high)
-        above = level(middle) > -z
-        low, high = np.where(above, low, middle), np.where(above, middle, high)
-    return -0.5 * (low + high)
+    return -float(np.max(np.asarray(measure.eigenvalues))) * (1.0 + np.exp(y))
 
 
 def two_point(measure: SpectralMeasure, z, z2, width, samples, noise=0.0) -> TwoPoint:

@@ -10,7 +10,7 @@ from foretrain._precision import require_x64
 from foretrain.limits.linear._compile import compiled
 from foretrain.limits.linear._kappa import inverse_size, ridge_kappa
 from foretrain.limits.linear._measure import SpectralMeasure
-from foretrain.limits.linear._pairs import correlation
+from foretrain.limits.linear._pairs import ShiftSums, correlation, shifted_correlation
 
 
 def ridge_losses(measure: SpectralMeasure, ridge, width, samples, noise: Any = 0.0, shares=("both",)):
@@ -53,13 +53,16 @@ def _ridge_losses(measure, ridge, inv_n, inv_p, noise, shares):
     # Beyond 1e100 nothing is learned in double precision, and squares would overflow.
     ridge = jnp.minimum(ridge, 1e100)
     kappa = ridge_kappa(measure, ridge, inv_n, inv_p)
-    u = 1.0 / (measure.eigenvalues + kappa)
+    total = measure.eigenvalues + kappa
+    # Directions that training inputs do not show have a zero total at kappa = 0, and no weight in these sums.
+    u = jnp.where(total > 0.0, 1.0 / jnp.where(total > 0.0, total, 1.0), 0.0)
     df1, a1 = jnp.sum(measure.trace * u), jnp.sum(measure.signal * u)
     s, a = jnp.sum(measure.trace * u * u), jnp.sum(measure.signal * u * u)
     peak = (ridge == 0.0) & (inv_n == inv_p) & (kappa > 0.0)
     r1, r3 = 1.0 - inv_p * df1, 1.0 - inv_n * df1
     safe = jnp.where(kappa * r3 > 0.0, kappa * r3, 1.0)
     r1 = jnp.where((inv_p > inv_n) & (kappa > 0.0), ridge / safe, r1)
+    sums = None if measure.shift is None else _shift_sums(measure, kappa, u)
     test, train = [], []
     for share in shares:
         loss = correlation(share, kappa, kappa, df1, s, a, a1, inv_n, inv_p, noise)
@@ -70,10 +73,22 @@ def _ridge_losses(measure, ridge, inv_n, inv_p, noise, shares):
         loss = jnp.where(critical & ~hit, inv_p * df1 * noise / (1.0 - inv_p * df1) * (share in ("both", "data")), loss)
         if share == "both":
             loss = jnp.where(peak, jnp.inf, loss)
-        test.append(loss)
+        if sums is None:
+            test.append(loss)
+        else:
+            common = (df1, kappa, s, a, a1, inv_n, inv_p, noise)
+            moved = shifted_correlation(share, jnp.where(jnp.isinf(loss), 0.0, loss), sums, *common)
+            test.append(jnp.where(jnp.isinf(loss), jnp.inf, moved))
         seen = r1 * r1 * (loss + noise)
         train.append(jnp.where(jnp.isinf(loss), jnp.where(hit | (inv_p >= inv_n), 0.0, jnp.inf), seen))
     return jnp.stack([jnp.stack(test), jnp.stack(train)])
+
+
+def _shift_sums(measure: SpectralMeasure, kappa, u) -> ShiftSums:
+    # What is left of a direction that training inputs do not show is all of it.
+    left = jnp.where(measure.eigenvalues > 0.0, kappa * u, 1.0)
+    signal, trace = jnp.sum(measure.shift_signal * left * left), jnp.sum(measure.shift * left * left)
+    return ShiftSums(signal, trace, jnp.sum(measure.shift * measure.eigenvalues * u * u))
 
 
 @partial(compiled, static=("shares",))
@@ -84,6 +99,6 @@ def ridge_program(measure, ridge, inv_n, inv_p, noise, shares) -> jax.Array:
 
 
 def initial_losses(measure: SpectralMeasure, noise, shares=("both",)) -> jax.Array:
-    """Losses before training, exact: the power of the target, and the same plus the noise."""
-    power = jnp.sum(measure.signal)
-    return jnp.stack([jnp.full(len(shares), power), jnp.full(len(shares), power + noise)])
+    """Losses before training, exact: the power of the target on test inputs, and on training inputs plus the noise."""
+    start = (measure.initial_loss, jnp.sum(measure.signal) + noise)
+    return jnp.stack([jnp.full(len(shares), loss) for loss in start])
