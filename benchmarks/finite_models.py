@@ -52,7 +52,7 @@ def row(label: str, found: list[float], least: float) -> None:
 
 
 def linear(modes: int, width: int, samples: int, repeats: int) -> None:
-    eigenvalues, coefficients = explicit_modes(PowerLaw(1.5, 0.6, modes=modes).spectrum())
+    eigenvalues, coefficients, _ = explicit_modes(PowerLaw(1.5, 0.6, modes=modes).spectrum())
     found = seconds(lambda: run(linear_draws(eigenvalues, coefficients, [width], [samples], 0), [0.1]), repeats)
     side = min(width, samples)
     products = [(samples, modes, width), (width, modes, width), (side, max(width, samples), side)]
@@ -73,7 +73,7 @@ def network(data: DataSet, width: float, samples: int, repeats: int) -> None:
 
 def sweep(modes: int, repeats: int) -> None:
     """One seed over a grid of sizes, which shares its random numbers and features, against the sum of its points."""
-    eigenvalues, coefficients = explicit_modes(PowerLaw(1.5, 0.6, modes=modes).spectrum())
+    eigenvalues, coefficients, _ = explicit_modes(PowerLaw(1.5, 0.6, modes=modes).spectrum())
     widths, samples = [32, 64, 128, 256, 512], [64, 128, 256, 512, 1024]
     together = seconds(lambda: run(linear_draws(eigenvalues, coefficients, widths, samples, 0), [0.1]), repeats)
     single = sum(

@@ -50,7 +50,7 @@ def simulate(replicas, seeds, width, samples, students):
     modes = explicit_modes(spectrum)
 
     def one(seed, check):
-        ((_, _, draw),) = linear_draws(*modes, [width], [samples], seed, students=students)
+        ((_, _, draw),) = linear_draws(*modes[:2], [width], [samples], seed, students=students)
         found = []
         for protocol, times in PROTOCOLS:
             grid = None if times is None else np.asarray(times, dtype=float)

@@ -218,5 +218,5 @@ def test_modes_that_cannot_be_simulated():
         linear.explicit_modes(PowerLawSpectrum(1.5, 0.6))
     with pytest.raises(InvalidInput, match="whole multiplicities"):
         linear.explicit_modes(Spectrum([1.0], [1.0], [2.5]))
-    values, _ = linear.explicit_modes(Spectrum([0.0, 0.5, 1.0], [1.0, 1.0, 1.0], [1.0, 2.0, 1.0]))
+    values, _, _ = linear.explicit_modes(Spectrum([0.0, 0.5, 1.0], [1.0, 1.0, 1.0], [1.0, 2.0, 1.0]))
     assert values.tolist() == [1.0, 0.5, 0.5]

@@ -1,6 +1,8 @@
 """Train finite models: exact evolution of linear and random-feature students, many seeds at once."""
 
 from foretrain.training._data_student import data_draws as data_draws
+from foretrain.training._draw import Draw as Draw
+from foretrain.training._draw import Samples as Samples
 from foretrain.training._evolution import Decomposition as Decomposition
 from foretrain.training._evolution import Evolution as Evolution
 from foretrain.training._evolution import Moments as Moments
@@ -8,7 +10,6 @@ from foretrain.training._evolution import evolve as evolve
 from foretrain.training._filters import diverged as diverged
 from foretrain.training._filters import max_stable_learning_rate as max_stable_learning_rate
 from foretrain.training._filters import spectral_filters as spectral_filters
-from foretrain.training._linear_student import Draw as Draw
 from foretrain.training._linear_student import linear_draws as linear_draws
 from foretrain.training._linear_student import refine as refine
 from foretrain.training._random_network import network_features as network_features

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float
 
 from foretrain.tasks import DataSet
-from foretrain.training._evolution import Decomposition, Moments
-from foretrain.training._linear_student import Draw, _generator
+from foretrain.training._draw import Draw, Samples
+from foretrain.training._evolution import Moments
+from foretrain.training._linear_student import _generator
 from foretrain.training._random_network import network_features
 
 MOST_TEST_ROWS = 10_000
@@ -72,7 +73,7 @@ def data_draws(
                     known = {start: _moments(blocks, targets[start:], largest)}
                 whole = known[start]
                 own = Moments(whole.second[:size, :size], whole.cross[:size], whole.power)
-                yield i, j, Draw([Decomposition.of_gram(gram[:size, :size], answers[:size])], own)
+                yield i, j, Draw([Samples(gram[:size, :size], answers[:size], is_gram=True)], own)
             continue
         features = [
             network_features(
@@ -81,7 +82,7 @@ def data_draws(
             for e in range(students)
         ]
         for j, (size, start) in enumerate(zip(samples, starts, strict=True)):
-            trained = [Decomposition.of_features(phi[:size].astype(np.float64), answers[:size]) for phi in features]
+            trained = [Samples(phi[:size].astype(np.float64), answers[:size]) for phi in features]
             if start not in known:
                 blocks = _feature_blocks([phi[start:] for phi in features])
                 known = {start: _moments(blocks, targets[start:], students * int(width))}

@@ -127,16 +127,19 @@ def evolve(
     *,
     noise: Sequence[float] = (0.0,),
     ensemble: Sequence[int] = (1,),
+    population: Moments | None = None,
 ) -> Evolution:
     """Exact test and train losses of a draw of students under a protocol.
 
     Args:
         students: Students trained on the same data with independent features.
-        moments: Population moments of all students' features, one after the other.
+        moments: Test moments of all students' features, one after the other.
         protocol: A protocol without axes.
         times: Times in any order, `None` for ridge (which then counts as one time).
         noise: Label-noise variances.
         ensemble: Numbers of students whose predictions are averaged, each at most `len(students)`.
+        population: Moments of the distribution that students without samples are trained on, if it is not the test's: their
+            train loss is the loss on fresh noisy samples of it.
 
     Returns:
         Losses with axes (noise, ensemble, time), means of squared errors without a factor one half: `test_loss` against
@@ -150,22 +153,28 @@ def evolve(
         chunk = slice(start, start + TIME_CHUNK)
         now = None if times is None else times[chunk]
         for position, size in enumerate(ensemble):
-            test[position, chunk], train[position, chunk] = _quadratic_forms(students[:size], moments, protocol, now)
+            test[position, chunk], train[position, chunk] = _quadratic_forms(
+                students[:size], moments, protocol, now, population or moments
+            )
     edges = [float(student.eigenvalues.max()) for student in students]
     gone = np.array([diverged(protocol, max(edges[:size]), times) for size in ensemble])
     levels = np.array([[1.0, np.sqrt(variance)][:parts] for variance in noise])
     test_loss, train_loss = (np.einsum("sa,etab,sb->set", levels, form, levels) for form in (test, train))
     if students[0].targets is None:
-        train_loss = test_loss + np.asarray(noise)[:, None, None]
+        train_loss = train_loss + np.asarray(noise)[:, None, None]
     # A loss that is zero in exact arithmetic comes out as rounding of either sign.
     test_loss, train_loss = np.maximum(test_loss, 0.0), np.maximum(train_loss, 0.0)
     return Evolution(np.where(gone, np.inf, test_loss), np.where(gone, np.inf, train_loss), gone, edges[0])
 
 
 def _quadratic_forms(
-    students: Sequence[Decomposition], moments: Moments, protocol: AbstractProtocol, times: Times | None
+    students: Sequence[Decomposition],
+    moments: Moments,
+    protocol: AbstractProtocol,
+    times: Times | None,
+    population: Moments,
 ) -> tuple[Float[np.ndarray, "time parts parts"], Float[np.ndarray, "time parts parts"]]:
-    """Test and train forms q_ab of the mean prediction of `students`."""
+    """Test and train forms q_ab of the mean prediction of `students`; trained on the population, without label noise."""
     readouts, residual = [], 0.0
     for student in students:
         f, g = spectral_filters(protocol, student.eigenvalues, times)
@@ -176,18 +185,25 @@ def _quadratic_forms(
         if student.targets is not None:
             residual = residual + student.residuals(f, readout) / len(students)
     readout = np.concatenate(readouts)
-    width = len(readout)
-    test = np.einsum(
-        "ftca,ftcb->tab", readout, _apply(moments.second[(slice(width),) * moments.second.ndim], readout), optimize=True
-    )
-    overlap = np.einsum("fc,ftca->ta", moments.cross[:width], readout)
-    test[:, 0, :] -= overlap
-    test[:, :, 0] -= overlap
-    test[:, 0, 0] += moments.power
+    test = _population_form(moments, readout)
     if students[0].targets is None:
-        return test, np.zeros_like(test)
+        return test, test if population is moments else _population_form(population, readout)
     train = np.einsum("mtca,mtcb->tab", residual, residual, optimize=True) / len(students[0].targets)
     return test, train
+
+
+def _population_form(
+    moments: Moments, readout: Float[np.ndarray, "features time outputs parts"]
+) -> Float[np.ndarray, "time parts parts"]:
+    """The form of the mean squared error over a population."""
+    width = len(readout)
+    second = moments.second[(slice(width),) * moments.second.ndim]
+    form = np.einsum("ftca,ftcb->tab", readout, _apply(second, readout), optimize=True)
+    overlap = np.einsum("fc,ftca->ta", moments.cross[:width], readout)
+    form[:, 0, :] -= overlap
+    form[:, :, 0] -= overlap
+    form[:, 0, 0] += moments.power
+    return form
 
 
 def _eigh(matrix: Float[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n n"]]:

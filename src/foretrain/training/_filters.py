@@ -20,7 +20,17 @@ cancellation, so that $ut\to0$ and double roots keep their digits.
 import numpy as np
 from jaxtyping import Bool, Float
 
-from foretrain.problems import AbstractProtocol, GradientDescent, GradientFlow, Momentum, MomentumFlow, Ridge, Schedule
+from foretrain.problems import (
+    SGD,
+    AbstractProtocol,
+    GradientDescent,
+    GradientFlow,
+    Momentum,
+    MomentumFlow,
+    OnePassSGD,
+    Ridge,
+    Schedule,
+)
 
 Eigenvalues = Float[np.ndarray, " eigenvalues"]
 Times = Float[np.ndarray, " time"]
@@ -97,11 +107,14 @@ def diverged(protocol: AbstractProtocol, largest: float, times: Times | None) ->
 def max_stable_learning_rate(protocol: AbstractProtocol, largest: float) -> float | None:
     r"""Above this learning rate the protocol diverges: $2/u_{\max}$, $2(1+\beta)/u_{\max}$ for heavy ball; `None` for flows.
 
+    For stochastic gradient descent this is the edge of the mean over batches, full-batch descent. It is necessary, not sufficient:
+    small batches can diverge below it.
+
     Args:
         protocol: A protocol without axes; a schedule counts by its largest factor, which is 1.
         largest: $u_{\max}$, largest eigenvalue of the tangent matrix.
     """
-    if isinstance(protocol, GradientDescent):
+    if isinstance(protocol, (GradientDescent, SGD, OnePassSGD)):
         return 2.0 / largest
     if isinstance(protocol, Momentum):
         return 2.0 * (1 + protocol.momentum) / largest  # type: ignore[operator]

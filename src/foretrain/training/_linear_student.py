@@ -6,15 +6,16 @@ projections, and sizes take the first $P$ and $N$ of them. So a size gets the sa
 sizes that share a seed can be compared with less noise than independent draws would leave.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from foretrain.errors import InvalidInput
 from foretrain.tasks import PowerLawSpectrum, Spectrum
-from foretrain.training._evolution import Decomposition, Moments
+from foretrain.training._draw import Draw, Samples
+from foretrain.training._evolution import Moments
 
 # Modes per block of random numbers. Part of what a seed means: changing it changes every draw.
 MODE_BLOCK = 4096
@@ -22,18 +23,22 @@ MODE_BLOCK = 4096
 _DATA, _NOISE, _FEATURES = 0, 1, 2
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Draw:
-    """One draw of a size: students on the same data, and what their test loss needs."""
+class Modes(NamedTuple):
+    """Every single mode of a spectrum, largest eigenvalue first.
 
-    students: list[Decomposition]
-    moments: Moments
+    Args:
+        eigenvalues: Of the training inputs.
+        coefficients: Of the target.
+        test_eigenvalues: Mean squares on test inputs, where they come from another distribution.
+    """
+
+    eigenvalues: Float[np.ndarray, " modes"]
+    coefficients: Float[np.ndarray, " modes"]
+    test_eigenvalues: Float[np.ndarray, " modes"] | None = None
 
 
-def explicit_modes(
-    spectrum: Spectrum | PowerLawSpectrum,
-) -> tuple[Float[np.ndarray, " modes"], Float[np.ndarray, " modes"]]:
-    """Eigenvalues and target coefficients of every single mode that has a positive eigenvalue, largest first.
+def explicit_modes(spectrum: Spectrum | PowerLawSpectrum) -> Modes:
+    """Every single mode that has a positive eigenvalue in training or in testing.
 
     Raises:
         InvalidInput: Infinitely many modes, or a multiplicity that is not a whole number.
@@ -51,11 +56,15 @@ def explicit_modes(
         raise InvalidInput(
             f"train(task): expected whole multiplicities to simulate, got {bad:g}; use `solve` for others."
         )
-    eigenvalues = np.repeat(spectrum.eigenvalues, counts.astype(np.int64))
-    coefficients = np.sqrt(np.repeat(spectrum.target_power, counts.astype(np.int64)))
-    order = np.argsort(-eigenvalues, kind="stable")
-    order = order[eigenvalues[order] > 0]
-    return eigenvalues[order], coefficients[order]
+    shifted = spectrum.test_eigenvalues
+    order = np.argsort(-spectrum.eigenvalues, kind="stable")
+    order = order[(spectrum.eigenvalues if shifted is None else spectrum.eigenvalues + shifted)[order] > 0]
+    every = np.repeat(order, counts[order].astype(np.int64))
+    return Modes(
+        spectrum.eigenvalues[every],
+        np.sqrt(spectrum.target_power[every]),
+        None if shifted is None else shifted[every],
+    )
 
 
 def refine(spectrum: Spectrum, width: float, samples: float, replicas: int) -> tuple[Spectrum, float, float]:
@@ -97,17 +106,19 @@ def linear_draws(
     *,
     students: int = 1,
     noisy: bool = True,
+    test_eigenvalues: Float[np.ndarray, " modes"] | None = None,
 ) -> Iterator[tuple[int, int, Draw]]:
-    """Trained-ready draws for all sizes of one seed, one at a time.
+    r"""Draws for all sizes of one seed, one at a time.
 
     Args:
-        eigenvalues: Of every mode, positive.
-        coefficients: $w^\\star_k$.
+        eigenvalues: Of every mode.
+        coefficients: $w^\star_k$.
         widths: Numbers of random features; `inf` is regression on the modes themselves.
         samples: Numbers of samples; `inf` is training on the population.
         seed: What all randomness is drawn from.
         students: Students with independent features on the same data.
         noisy: Carry a unit label-noise part along.
+        test_eigenvalues: $q_k$, the modes' mean squares on test inputs; as in training by default.
 
     Yields:
         Position in `widths`, position in `samples`, draw.
@@ -116,31 +127,35 @@ def linear_draws(
     targets = None
     if most:
         targets = _targets(eigenvalues, coefficients, most, seed, noisy)
-    power = float(np.sum(eigenvalues * coefficients**2))
+    # Mean squares of the modes: what the test loss is averaged with and, where needed and different, training on the population.
+    weights = [eigenvalues if test_eigenvalues is None else test_eigenvalues]
+    if test_eigenvalues is not None and any(np.isinf(size) for size in samples):
+        weights.append(eigenvalues)
+    drawn = eigenvalues, coefficients, weights
     narrow = sorted(int(n) for n in widths if n <= len(eigenvalues))
-    nested = _random_features(eigenvalues, coefficients, narrow[-1], most, seed, students, power) if narrow else None
+    nested = _random_features(*drawn, narrow[-1], most, seed, students) if narrow else None
     for i, width in enumerate(widths):
         if np.isinf(width):
-            yield from (
-                (i, j, draw) for j, draw in _mode_space(eigenvalues, coefficients, samples, targets, seed, power)
-            )
+            yield from ((i, j, draw) for j, draw in _mode_space(*drawn, samples, targets, seed))
             continue
         if nested is not None and width <= len(eigenvalues):
             features, moments = _narrowed(*nested, int(width))
         else:
-            features, moments = _square_features(eigenvalues, coefficients, int(width), most, seed, students, power)
+            features, moments = _square_features(*drawn, int(width), most, seed, students)
         for j, size in enumerate(samples):
-            yield i, j, Draw(_decompose(features, moments, size, targets), moments)
+            if np.isinf(size) or targets is None:
+                population = moments[1] if len(moments) == 2 else None
+                yield i, j, Draw(_own_moments(moments[-1], students), moments[0], population)
+            else:
+                p = int(size)
+                yield i, j, Draw([Samples(phi[:p], targets[:p]) for phi in features], moments[0])
 
 
-def _decompose(
-    features: Float[np.ndarray, "students samples width"], moments: Moments, size: float, targets: np.ndarray | None
-) -> list[Decomposition]:
-    students, _, width = features.shape
-    if np.isinf(size) or targets is None:
-        own = (slice(e * width, (e + 1) * width) for e in range(students))
-        return [Decomposition.of_moments(Moments(moments.second[s, s], moments.cross[s], moments.power)) for s in own]
-    return [Decomposition.of_features(phi[: int(size)], targets[: int(size)]) for phi in features]
+def _own_moments(moments: Moments, students: int) -> list[Moments]:
+    """Every student's own moments out of those of all."""
+    width = len(moments.cross) // students
+    own = (slice(e * width, (e + 1) * width) for e in range(students))
+    return [Moments(moments.second[s, s], moments.cross[s], moments.power) for s in own]
 
 
 def _largest(sizes: Sequence[float]) -> int:
@@ -176,12 +191,20 @@ def _targets(eigenvalues: np.ndarray, coefficients: np.ndarray, samples: int, se
 
 
 def _random_features(
-    eigenvalues: np.ndarray, coefficients: np.ndarray, width: int, samples: int, seed: int, students: int, power: float
-) -> tuple[np.ndarray, Moments]:
+    eigenvalues: np.ndarray,
+    coefficients: np.ndarray,
+    weights: Sequence[np.ndarray],
+    width: int,
+    samples: int,
+    seed: int,
+    students: int,
+) -> tuple[np.ndarray, list[Moments]]:
     r"""$\Psi A^\top$ for every student and the moments of $A\psi$, not yet divided by powers of the width."""
     features = np.zeros((students, samples, width))
-    second = np.zeros((students * width, students * width))
-    cross = np.zeros(students * width)
+    moments = [
+        Moments(np.zeros((students * width,) * 2), np.zeros((students * width, 1)), _power(own, coefficients))
+        for own in weights
+    ]
     for block in _blocks(len(eigenvalues)):
         own = slice(block[1].start, block[1].stop)
         data = _data(eigenvalues, block, samples, seed)
@@ -190,23 +213,34 @@ def _random_features(
         )
         for e in range(students):
             features[e] += data @ projections[e * width : (e + 1) * width].T
-        scaled = projections * np.sqrt(eigenvalues[own])
-        second += scaled @ scaled.T
-        cross += scaled @ (np.sqrt(eigenvalues[own]) * coefficients[own])
-    return features, Moments(second, cross[:, None], power)
+        for mean_squares, sums in zip(weights, moments, strict=True):
+            scaled = projections * np.sqrt(mean_squares[own])
+            sums.second[:] += scaled @ scaled.T
+            sums.cross[:, 0] += scaled @ (np.sqrt(mean_squares[own]) * coefficients[own])
+    return features, moments
 
 
-def _narrowed(features: np.ndarray, moments: Moments, width: int) -> tuple[np.ndarray, Moments]:
+def _power(mean_squares: np.ndarray, coefficients: np.ndarray) -> float:
+    return float(np.sum(mean_squares * coefficients**2))
+
+
+def _narrowed(features: np.ndarray, moments: list[Moments], width: int) -> tuple[np.ndarray, list[Moments]]:
     students, _, most = features.shape
     kept = (np.arange(students)[:, None] * most + np.arange(width)).ravel()
     scale = np.sqrt(width)
-    own = Moments(moments.second[np.ix_(kept, kept)] / width, moments.cross[kept] / scale, moments.power)
+    own = [Moments(m.second[np.ix_(kept, kept)] / width, m.cross[kept] / scale, m.power) for m in moments]
     return features[:, :, :width] / scale, own
 
 
 def _square_features(
-    eigenvalues: np.ndarray, coefficients: np.ndarray, width: int, samples: int, seed: int, students: int, power: float
-) -> tuple[np.ndarray, Moments]:
+    eigenvalues: np.ndarray,
+    coefficients: np.ndarray,
+    weights: Sequence[np.ndarray],
+    width: int,
+    samples: int,
+    seed: int,
+    students: int,
+) -> tuple[np.ndarray, list[Moments]]:
     """More features than modes: a rotation of feature space leaves as many as there are modes."""
     modes = len(eigenvalues)
     triangles = []
@@ -221,40 +255,45 @@ def _square_features(
         data = _data(eigenvalues, block, samples, seed)
         for e in range(students):
             features[e] += data @ triangles[e][:, block[1]].T
-    scaled = triangle * np.sqrt(eigenvalues)
-    cross = scaled @ (np.sqrt(eigenvalues) * coefficients)
-    return features, Moments(scaled @ scaled.T, cross[:, None], power)
+    moments = []
+    for own in weights:
+        scaled = triangle * np.sqrt(own)
+        moments.append(
+            Moments(scaled @ scaled.T, (scaled @ (np.sqrt(own) * coefficients))[:, None], _power(own, coefficients))
+        )
+    return features, moments
 
 
 def _mode_space(
     eigenvalues: np.ndarray,
     coefficients: np.ndarray,
+    weights: Sequence[np.ndarray],
     samples: Sequence[float],
     targets: np.ndarray | None,
     seed: int,
-    power: float,
 ) -> Iterator[tuple[int, Draw]]:
     """Infinite width: regression on the modes, in mode space where there are more samples than modes."""
     modes = len(eigenvalues)
     few = [int(s) for s in samples if s < modes]
+    tested = weights[0]
     gram = second = cross = None
     if few:
         most = max(few)
         gram, second, cross = np.zeros((most, most)), np.zeros((most, most)), np.zeros(most)
         for block in _blocks(modes):
-            own = eigenvalues[block[1]]
+            own = tested[block[1]]
             data = _data(eigenvalues, block, most, seed)
             gram += data @ data.T
             second += (data * own) @ data.T
             cross += data @ (own * coefficients[block[1]])
-    whole = Moments(eigenvalues, (eigenvalues * coefficients)[:, None], power)
+    whole = [Moments(own, (own * coefficients)[:, None], _power(own, coefficients)) for own in weights]
     for j, size in enumerate(samples):
         if np.isinf(size):
-            yield j, Draw([Decomposition.of_moments(whole)], whole)
+            yield j, Draw([whole[-1]], whole[0], whole[1] if len(whole) == 2 else None)
         elif size < modes and gram is not None and second is not None and cross is not None and targets is not None:
             p = int(size)
-            own = Moments(second[:p, :p], cross[:p, None], power)
-            yield j, Draw([Decomposition.of_gram(gram[:p, :p], targets[:p])], own)
+            own = Moments(second[:p, :p], cross[:p, None], whole[0].power)
+            yield j, Draw([Samples(gram[:p, :p], targets[:p], is_gram=True)], own)
         elif targets is not None:
             data = np.concatenate([_data(eigenvalues, block, int(size), seed) for block in _blocks(modes)], axis=1)
-            yield j, Draw([Decomposition.of_features(data, targets[: int(size)])], whole)
+            yield j, Draw([Samples(data, targets[: int(size)])], whole[0])

@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,16 @@ from foretrain._declaration import WrongKey
 from foretrain.curves import LearningCurves
 from foretrain.errors import ForetrainWarning, InvalidInput, UnsupportedProblem
 from foretrain.kernels import NNGP, NTK
-from foretrain.problems import AbstractProtocol, Kernel, Problem, RandomFeatures, protocol_times
+from foretrain.problems import SGD, AbstractProtocol, Kernel, OnePassSGD, Problem, RandomFeatures, protocol_times
 from foretrain.tasks import AbstractDataTask, AbstractSpectralTask, DataSet
 from foretrain.training._budget import data_cost, linear_cost, plan_workers
 from foretrain.training._collect import SIZES, SeedResult, collect, is_rate, values_of
 from foretrain.training._data_student import data_draws
+from foretrain.training._descend import descend
+from foretrain.training._draw import Draw
 from foretrain.training._evolution import evolve
 from foretrain.training._filters import max_stable_learning_rate
-from foretrain.training._linear_student import Draw, explicit_modes, linear_draws
+from foretrain.training._linear_student import explicit_modes, linear_draws
 from foretrain.training._sampling import Progress, run_seeds
 
 _LARGEST_SEED = 2**32
@@ -112,6 +114,8 @@ def train(
         ('width', 'time')
     """
     grid = protocol_times(problem.training, times, "train")
+    if isinstance(problem.training, (SGD, OnePassSGD)) and grid is not None and np.any(np.isinf(grid)):
+        raise WrongKey("train", "times", f"expected finite numbers of steps for {problem.training.kind!r}, got inf")
     numbers = _seeds(seeds, seed)
     for _, point in problem.points():
         reason = untrainable(point)
@@ -161,7 +165,7 @@ def _seeds(seeds: int, seed: int) -> list[int]:
 def _protocols(training: AbstractProtocol) -> list[AbstractProtocol]:
     """One protocol without axes for every point of the axes other than samples, last axis fastest."""
     axes = {name: values for name, values in training.axes().items() if name != "samples"}
-    single = training.replace(samples=None)
+    single = training if isinstance(training, OnePassSGD) else training.replace(samples=None)
     return [single.replace(**dict(zip(axes, point, strict=True))) for point in itertools.product(*axes.values())]
 
 
@@ -182,9 +186,16 @@ def _worker(
     students = max(ensembles)
     count = 1 if times is None else len(times)
     draws: Callable[[int], Iterator[tuple[int, int, Draw]]]
+    # The protocols that a draw is trained with: all of them, but for one pass over data, where each takes its own rows.
+    used: list[Sequence[int]] = [range(len(protocols))] * len(samples)
     if isinstance(task, AbstractDataTask):
         data = _load(task)
-        rows = [_rows(data, size) for size in samples]
+        if isinstance(training, OnePassSGD):
+            rows = [_rows_in_one_pass(data, protocol.batch_size, times) for protocol in protocols]  # type: ignore[attr-defined]
+            used = [[k] for k in range(len(protocols))]
+        else:
+            rows = [_rows(data, size) for size in samples]
+            _check_batch(training, data)  # type: ignore[arg-type]
         depth, activation = model.depth or 1, model.activation or "relu"  # type: ignore[attr-defined]
         network = NTK if getattr(model, "kernel", None) == "ntk" else NNGP
         kernel = network(depth=depth, activation=activation)
@@ -196,20 +207,27 @@ def _worker(
         sizes = [math.inf if size is None else size for size in samples]
         cost = linear_cost(int(spectrum.modes), widths, sizes, students, count)
         plan_workers(cost, seeds)  # refuses what is too large before the modes are written out
-        modes = explicit_modes(spectrum)
+        eigenvalues, coefficients, tested = explicit_modes(spectrum)
         noisy = any(noise > 0 for noise in noises)
-        draws = functools.partial(linear_draws, *modes, widths, sizes, students=students, noisy=noisy)
+        shared = {"students": students, "noisy": noisy, "test_eigenvalues": tested}
+        draws = functools.partial(linear_draws, eigenvalues, coefficients, widths, sizes, **shared)
 
     def work(seed: int, check: Callable[[], None]) -> SeedResult:
         result = SeedResult.empty(len(noises), len(widths), len(ensembles), len(protocols), len(samples), count)
         for i, j, draw in draws(seed):
-            for k, protocol in enumerate(protocols):
+            for k in used[j]:
                 check()
-                found = evolve(draw.students, draw.moments, protocol, times, noise=noises, ensemble=ensembles)
-                result.test_loss[:, i, :, k, j] = found.test_loss
-                result.train_loss[:, i, :, k, j] = found.train_loss
+                protocol, own = protocols[k], 0 if len(samples) == 1 else j
+                options: dict[str, Any] = {"noise": noises, "ensemble": ensembles}
+                if isinstance(protocol, (SGD, OnePassSGD)):
+                    found = descend(draw, protocol, times, seed, check=check, **options)  # type: ignore[arg-type]
+                else:
+                    options["population"] = draw.population
+                    found = evolve(draw.students, draw.moments, protocol, times, **options)
+                result.test_loss[:, i, :, k, own] = found.test_loss
+                result.train_loss[:, i, :, k, own] = found.train_loss
                 edge = max_stable_learning_rate(protocol, found.largest_eigenvalue)
-                result.edge[i, k, j] = math.nan if edge is None else edge
+                result.edge[i, k, own] = math.nan if edge is None else edge
         return result
 
     return work, plan_workers(cost, seeds)
@@ -228,3 +246,29 @@ def _rows(data: DataSet, samples: float | None) -> int:
         )
     reason = "" if data.test_inputs is not None else ", as the rest is tested on"
     raise WrongKey("train", "samples", f"expected at most {most} of the {rows} rows of {data.name}{reason}, got {size}")
+
+
+def _rows_in_one_pass(data: DataSet, batch_size: int, times: Float[np.ndarray, " time"] | None) -> int:
+    """Number of rows that one pass takes, checked against the data set."""
+    steps = 0 if times is None else int(times.max())
+    rows = len(data)
+    most = rows if data.test_inputs is not None else rows - 1
+    if steps * batch_size <= most:
+        return max(1, steps * batch_size)
+    reason = "" if data.test_inputs is not None else ", one of which must be left to test on"
+    raise WrongKey(
+        "train",
+        "times",
+        f"expected at most {most // batch_size} steps: one pass with batches of {batch_size} over the {rows} rows of "
+        f"{data.name}{reason}; got {steps}",
+    )
+
+
+def _check_batch(training: AbstractProtocol, data: DataSet) -> None:
+    """A declaration cannot know how many samples there are when it leaves them out."""
+    if isinstance(training, SGD) and training.samples is None and np.max(training.batch_size) > len(data):
+        raise WrongKey(
+            "train",
+            "batch_size",
+            f"expected at most the {len(data)} rows of {data.name}, got {np.max(training.batch_size)}",
+        )
