@@ -28,6 +28,30 @@ def gaussian_gain(measure: SpectralMeasure, learning_rate: float, batch_size: fl
     return float(np.sum(learning_rate * np.asarray(measure.trace)[live] / room[live]))
 
 
+def gaussian_thresholds(measure: SpectralMeasure, learning_rate: float, batch_size: float) -> dict[str, float]:
+    """The gain, the largest stable rate for the batch and the smallest stable batch for the rate."""
+    top = float(np.max(np.asarray(measure.eigenvalues)))
+
+    def crossing(stable, low, high):
+        """Where stability ends between a stable and an unstable value, by bisection."""
+        for _ in range(100):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if stable(middle) else (low, middle)
+        return 0.5 * (low + high)
+
+    rate = crossing(lambda rate: gaussian_gain(measure, rate, batch_size) < 1.0, 0.0, 2.0 / top)
+    batch = np.inf
+    if learning_rate * top < 2.0:
+        # The gain times the batch falls with the batch, so 1 / batch is bracketed by 0 and its value at the top mode alone.
+        inverse = (2.0 - learning_rate * top) / (learning_rate * top)
+        batch = 1.0 / crossing(lambda b: b == 0.0 or gaussian_gain(measure, learning_rate, 1.0 / b) < 1.0, 0.0, inverse)
+    return {
+        "max_stable_lr": rate,
+        "critical_batch": batch,
+        "sgd_gain": gaussian_gain(measure, learning_rate, batch_size),
+    }
+
+
 def gaussian_losses(
     measure: SpectralMeasure, padded: SpectralMeasure, times, rate: float, batch_size: float, noise: float
 ):

@@ -99,10 +99,10 @@ def lagrange_basis(x: np.ndarray, count: int) -> np.ndarray:
     """
     degree = np.arange(count)
     # arccos rounds badly at the ends, but only the cosine of a multiple is used: the error stays at degree * 1e-16.
-    return np.cos(np.arccos(np.clip(x, -1.0, 1.0))[..., None] * degree) @ _lagrange_coefficients(count)
+    return np.cos(np.arccos(np.clip(x, -1.0, 1.0))[..., None] * degree) @ lagrange_coefficients(count)
 
 
-def _lagrange_coefficients(count: int) -> np.ndarray:
+def lagrange_coefficients(count: int) -> np.ndarray:
     """Chebyshev coefficients of the Lagrange polynomials of the Chebyshev nodes: shape (degree, node)."""
     coefficients = 2.0 / count * np.cos(np.outer(np.arange(count), np.arccos(chebyshev_nodes(count))))
     coefficients[0] *= 0.5
@@ -118,7 +118,7 @@ def interpolation_weights(x: np.ndarray, count: int, *measures: np.ndarray) -> l
             # Not BLAS: its threads cost more than these sums, above all where cores are shared.
             row[degree] = np.einsum("i,i->", weight, now)
         before, now = now, 2.0 * x * now - before
-    return list(moments @ _lagrange_coefficients(count))
+    return list(moments @ lagrange_coefficients(count))
 
 
 def _checked(name: str, values, like: np.ndarray | None = None) -> np.ndarray:
@@ -298,7 +298,7 @@ def _end_slopes(count: int) -> np.ndarray:
     """Derivatives of the Lagrange polynomials of the Chebyshev nodes at x = -1 and x = +1: shape (2, count)."""
     degree = np.arange(count)
     at_one = degree**2.0
-    return np.stack([np.where(degree % 2 == 0, -at_one, at_one), at_one]) @ _lagrange_coefficients(count)
+    return np.stack([np.where(degree % 2 == 0, -at_one, at_one), at_one]) @ lagrange_coefficients(count)
 
 
 def power_law_measure(nodes: IndexNodes, capacity, source) -> SpectralMeasure:

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 
 from foretrain.limits.linear import _contour as contour
-from foretrain.limits.linear._edge import level_roots
+from foretrain.limits.linear._edge import level_roots, spectral_edge
+from foretrain.limits.linear._embedding import MOST_STEPS, scheduled_noise
 from foretrain.limits.linear._measure import SpectralMeasure
 from foretrain.limits.linear._points import one_point
 from foretrain.limits.linear._static import ridge_program
@@ -40,8 +41,11 @@ def minibatch_noise(
         Train losses and noise parts of the test losses, (2, problem, time), their error estimates, and flags (problem, time).
     """
     run = _Noise(measure, padded, times, float(dynamics.rates[-1]), sizes, spread)
-    run.open()
-    run.closed()
+    if dynamics.constant:
+        run.open()
+        run.closed()
+    else:
+        run.scheduled(dynamics.rates)
     run.end()
     return run.losses, run.errors, run.good
 
@@ -109,17 +113,40 @@ class _Noise:
             )
         return np.asarray(losses), bool(good)
 
+    def scheduled(self, rates):
+        """A schedule is stepped through, one problem after the other."""
+        where = np.flatnonzero(np.isfinite(self.times) & (self.times > 0))
+        if where.size == 0 or self.problems.size == 0:
+            return
+        steps = min(len(rates), int(self.times[where].max()))
+        if steps > MOST_STEPS:
+            self.good[:, where] = False
+            return
+        with np.errstate(divide="ignore"):
+            edges = spectral_edge(self.measure, *(1.0 / size for size in self.sizes[1:3]))
+
+        def run(i):
+            sizes = [size[i] for size in self.sizes]
+            return scheduled_noise(self.measure, self.times[where], rates, sizes, float(edges[i]))
+
+        for i, (losses, errors) in zip(self.problems, self.spread(run, list(self.problems)), strict=True):
+            fine = np.all(np.isfinite(losses) & np.isfinite(errors), 0)
+            self.losses[:, i, where], self.errors[:, i, where] = losses, errors
+            self.good[i, where] = fine
+
     def end(self):
         """The end of training: the transforms at x = 1."""
         where = np.isinf(self.times)
-        if not np.any(where) or self.problems.size == 0:
+        if not np.any(where) or self.problems.size == 0 or self.rate == 0.0:
             return
         inv_batch, inv_n, inv_p, noise = self.sizes
         levels = np.full(noise.size, 2.0 / self.rate)
         y = level_roots(self.measure, levels, inv_n[:, None], inv_p[:, None])
         mirrored = -float(np.max(self.measure.eigenvalues)) * (1.0 + np.exp(y))
         with np.errstate(divide="ignore"):
-            static = [one_point(self.measure, 0.0, *sizes).kappa.real for sizes in zip(1.0 / inv_n, 1.0 / inv_p, strict=True)]
+            static = [
+                one_point(self.measure, 0.0, *sizes).kappa.real for sizes in zip(1.0 / inv_n, 1.0 / inv_p, strict=True)
+            ]
         with jax.enable_x64(True):
             final = ridge_program(self.padded, np.zeros(noise.size), inv_n, inv_p, noise, ("both",))
         for i in self.problems:

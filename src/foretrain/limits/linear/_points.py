@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex
 
@@ -100,8 +101,7 @@ def one_point(measure: SpectralMeasure, z, width, samples) -> OnePoint:
             kappa[right] = _padded(_on_ridge, nodes, flat[right].real, inv_n, inv_p)[0]
         if np.any(~real):
             upper = flat[~real].real + 1j * np.abs(flat[~real].imag)
-            found, good = _padded(_on_rays, nodes, upper, inv_n, inv_p)
-            found = np.where(good, found, np.nan)
+            found = kappa_above_spectrum(nodes, upper, inv_n, inv_p)
             kappa[~real] = np.where(flat[~real].imag > 0, found, np.conj(found))
     if np.any(left):
         kappa[left] = _left_of_spectrum(measure, flat[left].real, inv_n, inv_p)
@@ -126,17 +126,42 @@ def _on_ridge(measure, ridges, inv_n, inv_p):
 
 
 @compiled
-def _on_rays(measure, z, inv_n, inv_p):
-    """Every point on a ray of its own."""
-    kappa, good = jax.vmap(lambda point: follow_rays(measure, point[None, None], inv_n, inv_p))(z)
-    return kappa[:, 0, 0], good[:, 0]
+def _on_paths(measure, path, inv_n, inv_p):
+    """Every point on a path of its own."""
+    kappa, good = jax.vmap(lambda rows: follow_rays(measure, rows[:, None], inv_n, inv_p), 1)(path)
+    return kappa[:, -1, 0], jnp.all(good, 1)
+
+
+def kappa_above_spectrum(
+    measure: SpectralMeasure, z: Complex[np.ndarray, " point"], inv_width: float, inv_samples: float
+) -> Complex[np.ndarray, " point"]:
+    r"""$\kappa$ at any points of the upper half plane, NaN where it could not be followed; inside 64-bit mode.
+
+    A ray close to the negative axis passes the ends of the spectrum's bands, where branches meet. So points above the spectrum
+    are reached from above.
+
+    Args:
+        measure: the spectrum, padded.
+        z: the points.
+        inv_width: $1/N$.
+        inv_samples: $1/P$.
+    """
+    height = np.maximum(z.imag, np.where(z.real < 0, -z.real, 0.0))
+    descents = int(np.ceil(np.log2(np.max(height / z.imag))))
+    # Paths come in few lengths, so that few programs are compiled.
+    rows = next((count for count in (1, 16, 64) if count > descents), descents + 1)
+    path = z.real + 1j * np.maximum(z.imag, height * 0.5 ** np.arange(rows)[:, None])
+    path[-1] = z
+    kappa, good = _padded(_on_paths, measure, path, inv_width, inv_samples)
+    return np.where(good, kappa, np.nan)
 
 
 def _padded(program, measure, points, inv_n, inv_p):
-    """Runs a program on a power of two of points, so that few sizes are ever compiled."""
-    size = max(16, 1 << (points.size - 1).bit_length())
-    results = program(measure, np.pad(points, (0, size - points.size), mode="edge"), inv_n, inv_p)
-    return [np.asarray(part)[: points.size] for part in results]
+    """Runs a program on a power of two of points (the last axis), so that few sizes are ever compiled."""
+    count = points.shape[-1]
+    extra = max(16, 1 << (count - 1).bit_length()) - count
+    results = program(measure, np.pad(points, [(0, 0)] * (points.ndim - 1) + [(0, extra)], mode="edge"), inv_n, inv_p)
+    return [np.asarray(part)[:count] for part in results]
 
 
 def _left_of_spectrum(measure, z, inv_n, inv_p):

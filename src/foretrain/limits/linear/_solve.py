@@ -27,23 +27,38 @@ from foretrain.limits.linear._measure import (
     spectral_measure,
 )
 from foretrain.limits.linear._static import ridge_program
+from foretrain.limits.linear._stochastic import StochasticDescent
 from foretrain.problems import (
+    SGD,
     AbstractProtocol,
     GradientDescent,
     GradientFlow,
     Kernel,
     Momentum,
     MomentumFlow,
+    OnePassSGD,
     Problem,
     RandomFeatures,
     Ridge,
+    Schedule,
 )
 from foretrain.tasks import AbstractDataTask, AbstractSpectralTask, PowerLawSpectrum, Spectrum
 
 # Axes that one compiled program maps over; the others are looped.
 MAPPED = ("noise", "width", "ensemble", "ridge", "samples")
 PARTS = ("bias", "variance_data", "variance_features", "variance_interaction")
+# With minibatches: gradient descent alone, and what the noise of the batches adds.
+MINIBATCH_PARTS = ("test_forcing", "train_forcing", "test_sgd_noise", "train_sgd_noise")
 SHARES = ("both", "data", "features", "none")
+# Facts of a point, with the axes on which they do not depend.
+RATE_FACTS = {
+    "max_stable_lr": ("learning_rate",),
+    "spectral_edge": ("learning_rate", "batch_size", "momentum"),
+    "top_eigenvalue": ("learning_rate", "batch_size", "momentum"),
+}
+BATCH_FACTS = {"sgd_gain": (), "critical_batch": ("batch_size",)}
+# Above this gain single runs scatter widely, and some draws diverge.
+LARGE_GAIN = 0.5
 
 
 def covers(problem: Problem) -> str | None:
@@ -52,10 +67,17 @@ def covers(problem: Problem) -> str | None:
         return (
             f"the model {problem.model.kind!r} is not linear in what it learns; expected 'random-features' or 'kernel'"
         )
-    if not isinstance(problem.training, (GradientFlow, MomentumFlow, GradientDescent, Momentum, Ridge)):
-        return f"no full-batch theory of the protocol {problem.training.kind!r}"
+    if not isinstance(
+        problem.training, (GradientFlow, MomentumFlow, GradientDescent, Momentum, SGD, OnePassSGD, Ridge)
+    ):
+        return f"no theory of the protocol {problem.training.kind!r}"
     if not isinstance(problem.task, (AbstractSpectralTask, AbstractDataTask)):
         return f"the task {problem.task.kind!r} has neither a spectrum nor data to measure one"
+    if getattr(problem.training, "exact_gaussian", False):
+        if np.any(np.isfinite(problem.model.width)):  # type: ignore[attr-defined]
+            return "exact_gaussian is known at infinite width only; choose width = inf, or leave it out"
+        if problem.training.schedule is not None:  # type: ignore[attr-defined]
+            return "exact_gaussian is offered for a constant learning rate only; leave it or the schedule out"
     return None
 
 
@@ -75,21 +97,26 @@ def solve(
         problem: A grid of problems that `covers` accepts.
         times: Times or steps, `inf` allowed; `None` for ridge.
         outputs: Any of `bias`, `variance_data`, `variance_features`, `variance_interaction` (RF.13); they sum to the test
-            loss of a single model (without noise floor).
+            loss of a single model (without noise floor, and without what minibatches add). With minibatches also
+            `test_forcing` and `train_forcing`, the losses of gradient descent, and `test_sgd_noise` and `train_sgd_noise`,
+            what the noise of the batches adds to them.
         progress: Called after each compiled call.
 
     Returns:
         `test_loss`, `train_loss`, their `_error`, the outputs, `status`; for protocols with a learning rate `max_stable_lr`
-        (RF.18), `spectral_edge` (RF.16) and `top_eigenvalue` (RF.17); on data tasks `noise_floor`.
+        (RF.18), `spectral_edge` (RF.16) and `top_eigenvalue` (RF.17); with minibatches `sgd_gain` and `critical_batch`; on data
+        tasks `noise_floor`.
 
     Raises:
         InvalidInput: Unknown outputs.
     """
+    minibatches = isinstance(problem.training, (SGD, OnePassSGD))
+    valid = (*PARTS, *MINIBATCH_PARTS) if minibatches else PARTS
     for name in outputs:
-        if name not in PARTS:
-            raise WrongKey(
-                "solve", "outputs", f"unknown output {name!r}{nearest(name, PARTS)}; valid: {', '.join(PARTS)}"
-            )
+        if name not in valid:
+            reason = f"expected a protocol with minibatches for {name!r}" if name in MINIBATCH_PARTS else None
+            reason = reason or f"unknown output {name!r}{nearest(name, valid)}; valid: {', '.join(valid)}"
+            raise WrongKey("solve", "outputs", reason)
     grid = _Grid(problem, times, tuple(dict.fromkeys(outputs)))
     looped = list(itertools.product(*(range(len(grid.axes[name])) for name in grid.looped)))
     for done, index in enumerate(looped):
@@ -116,9 +143,10 @@ class _Grid:
         self.status = np.full(sweep, "ok", dtype="<U13")
         self.facts: dict[str, np.ndarray] = {}
         if hasattr(problem.training, "learning_rate"):
-            self.facts |= {
-                name: np.full(sweep, np.nan) for name in ("max_stable_lr", "spectral_edge", "top_eigenvalue")
-            }
+            self.facts |= {name: np.full(sweep, np.nan) for name in RATE_FACTS}
+        self.minibatches = isinstance(problem.training, (SGD, OnePassSGD))
+        if self.minibatches:
+            self.facts |= {name: np.full(sweep, np.nan) for name in BATCH_FACTS}
         if isinstance(problem.task, AbstractDataTask):
             self.facts["noise_floor"] = np.full(sweep, np.nan)
         self.messages: list[str] = []
@@ -140,13 +168,19 @@ class _Grid:
             self.arrays["test_loss"][place] += noise_floor
             self.facts["noise_floor"][place] = noise_floor
         if "max_stable_lr" in self.facts:
-            n, p = sizes["width"], sizes["samples"]
-            beta = getattr(point.training, "momentum", 0.0)
-            self.facts["max_stable_lr"][place] = max_stable_lr(spectrum, n, p, beta).reshape(shape)
-            self.facts["spectral_edge"][place] = spectral_edge(spectrum, n, p).reshape(shape)
-            self.facts["top_eigenvalue"][place] = outlier(spectrum, n, p).reshape(shape)
+            self._last = self._facts(point, spectrum, sizes["width"], sizes["samples"])
+            for name, values in self._last.items():
+                self.facts[name][place] = values.reshape(shape)
         self.status[place] = self._judge(result, shape)
         self._explain(point, sizes, self.status[place].reshape(-1))
+
+    def _facts(self, point: Problem, spectrum: SpectralMeasure, n: np.ndarray, p: np.ndarray) -> dict[str, np.ndarray]:
+        """Edges and thresholds of the mapped points."""
+        facts = {"spectral_edge": spectral_edge(spectrum, n, p), "top_eigenvalue": outlier(spectrum, n, p)}
+        if not self.minibatches:
+            return facts | {"max_stable_lr": max_stable_lr(spectrum, n, p, getattr(point.training, "momentum", 0.0))}
+        dynamics = dynamics_of(point.training, self.times)  # type: ignore[arg-type]
+        return facts | dynamics.thresholds(spectrum, n, p)  # type: ignore[attr-defined]
 
     def _measure(self, model: Any) -> tuple[SpectralMeasure, float]:
         problem = Problem(self.problem.task, model, self.problem.training)
@@ -170,8 +204,9 @@ class _Grid:
     def _sizes(self, point: Problem, noise_floor: float | None) -> dict[str, np.ndarray]:
         """Width, samples, noise, ensemble and ridge of every mapped point, flattened in the order of the axes."""
         samples = getattr(point.training, "samples", None)
-        if samples is None:
+        if samples is None and not isinstance(point.training, OnePassSGD):
             samples = self._all_rows(point) if isinstance(point.task, AbstractDataTask) else math.inf
+        samples = math.inf if samples is None else samples
         values = {
             "noise": getattr(point.task, "noise", noise_floor),
             "width": point.model.width,  # type: ignore[attr-defined]
@@ -196,7 +231,8 @@ class _Grid:
     def _losses(self, point: Problem, measure: SpectralMeasure, sizes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Losses, errors and parts over (mapped point, time), with what converged and what diverged."""
         ensemble = sizes["ensemble"]
-        shares = SHARES if self.outputs else ("both", "data") if np.any(ensemble > 1) else ("both",)
+        wanted = any(name in PARTS for name in self.outputs)
+        shares = SHARES if wanted else ("both", "data") if np.any(ensemble > 1) else ("both",)
         n, p, noise = sizes["width"], sizes["samples"], sizes["noise"]
         if self.times is None:
             with jax.enable_x64(True):
@@ -210,7 +246,7 @@ class _Grid:
             diverged = np.isinf(test[:, 0])[:, None]
         else:
             curves = linear_curves(measure, self.times, n, p, noise, dynamics_of(point.training, self.times), shares)
-            test, train, test_error, train_error, converged, diverged = curves
+            test, train, test_error, train_error, converged, diverged, *minibatch = curves
             diverged = diverged | np.isinf(test[:, 0])
         share = (1.0 / ensemble).reshape(-1, *[1] * (test.ndim - 2))
 
@@ -229,17 +265,23 @@ class _Grid:
             "converged": converged,
             "diverged": diverged,
         }
-        if self.outputs:
+        parts: dict[str, np.ndarray] = {}
+        if self.minibatches:
+            with np.errstate(invalid="ignore"):
+                noises = [share * part for part in minibatch]
+                forcings = [result[name] - part for name, part in zip(("test_loss", "train_loss"), noises, strict=True)]
+            parts = dict(zip(MINIBATCH_PARTS, (*forcings, *noises), strict=True))
+        if any(name in PARTS for name in self.outputs):
             both, data, features, none = (test[:, i] for i in range(4))
             with np.errstate(invalid="ignore"):
-                parts = {
+                both = both - minibatch[0] if self.minibatches else both
+                parts |= {
                     "bias": none,
                     "variance_data": data - none,
                     "variance_features": features - none,
                     "variance_interaction": both - data - features + none,
                 }
-            result |= {name: parts[name] for name in self.outputs}
-        return result
+        return result | {name: parts[name] for name in self.outputs}
 
     def _judge(self, result: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
         """One word per sweep point: the worst over its times."""
@@ -251,7 +293,9 @@ class _Grid:
         """Words for points that are not ok."""
         gone = np.flatnonzero(status == "diverged")
         rate = getattr(point.training, "learning_rate", None)
-        if gone.size and rate is not None:
+        if self.minibatches:
+            self._explain_minibatches(point, status)
+        elif gone.size and rate is not None:
             edges = self.facts["max_stable_lr"][self.status == "diverged"]
             self.messages.append(
                 f"solve: learning_rate = {rate:g} is past the edge of stability, max_stable_lr = "
@@ -270,6 +314,25 @@ class _Grid:
                 "more steps, a smaller learning rate, or gradient-flow."
             )
 
+    def _explain_minibatches(self, point: Problem, status: np.ndarray) -> None:
+        """Words for points whose batches are too small."""
+        rate, batch = point.training.learning_rate, point.training.batch_size  # type: ignore[attr-defined]
+        gain, here = self._last["sgd_gain"], status == "diverged"
+        if np.any(here):
+            self.messages.append(
+                f"solve: SGD diverges at learning_rate = {rate:g}, batch_size = {batch} (gain >= 1) at {int(np.sum(here))} of "
+                f"{status.size} points: max_stable_lr = {np.min(self._last['max_stable_lr'][here]):.6g} for this batch, "
+                f"critical_batch = {np.max(self._last['critical_batch'][here]):.6g} for this rate; choose a smaller rate or a larger "
+                "batch."
+            )
+        large = ~here & (gain > LARGE_GAIN)
+        if np.any(large):
+            self.messages.append(
+                f"solve: sgd_gain is up to {np.max(gain[large]):.3g} at learning_rate = {rate:g}, batch_size = {batch}: above "
+                f"{LARGE_GAIN:g} single runs scatter widely around this mean and some draws diverge (critical_batch = "
+                f"{np.max(self._last['critical_batch'][large]):.6g})."
+            )
+
     def curves(self) -> LearningCurves:
         """The labelled result."""
         dims = tuple(self.axes)
@@ -277,9 +340,9 @@ class _Grid:
         variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {name: (curve, a) for name, a in self.arrays.items()}
         variables["status"] = (dims, self.status)
         for name, array in self.facts.items():
-            # Properties of the data and the sizes: the same for every learning rate.
-            kept = tuple(slice(None) if d != "learning_rate" else 0 for d in dims)
-            variables[name] = (tuple(d for d in dims if d != "learning_rate"), array[kept])
+            constant = (RATE_FACTS | BATCH_FACTS).get(name, ("learning_rate",))
+            kept = tuple(0 if d in constant else slice(None) for d in dims)
+            variables[name] = (tuple(d for d in dims if d not in constant), array[kept])
         messages = combine_messages(self.messages)
         for message in messages:
             warnings.warn(message, ForetrainWarning, stacklevel=4)
@@ -302,7 +365,13 @@ def measure_of(
         per_bin: nodes per bin; more for dynamics that oscillate.
     """
     if isinstance(spectrum, Spectrum):
-        return spectral_measure(spectrum.eigenvalues, spectrum.target_power, spectrum.multiplicity, per_bin=per_bin)
+        return spectral_measure(
+            spectrum.eigenvalues,
+            spectrum.target_power,
+            spectrum.multiplicity,
+            spectrum.test_eigenvalues,
+            per_bin=per_bin,
+        )
     with jax.enable_x64(True):
         nodes = index_nodes(spectrum.modes, spectrum.capacity, smallest=smallest, per_bin=per_bin)
         measure = power_law_measure(nodes, spectrum.capacity, spectrum.source)
@@ -319,12 +388,19 @@ def dynamics_of(protocol: AbstractProtocol, times: np.ndarray) -> Dynamics:
     if isinstance(protocol, Momentum):
         return HeavyBall(protocol.learning_rate, protocol.momentum)  # type: ignore[arg-type]
     rate, schedule = protocol.learning_rate, protocol.schedule  # type: ignore[attr-defined]
-    if schedule is None:
-        return Descent(rate)
-    # The factors stay what they are after the schedule's end.
+    if schedule is not None:
+        rate = rate * _factors(schedule, times)
+    if isinstance(protocol, (SGD, OnePassSGD)):
+        replacement = getattr(protocol, "replacement", True)
+        return StochasticDescent(rate, protocol.batch_size, replacement, getattr(protocol, "exact_gaussian", False))  # type: ignore[arg-type]
+    return Descent(rate)
+
+
+def _factors(schedule: Schedule, times: np.ndarray) -> np.ndarray:
+    """Factors on the rate, one per step; after the schedule's end they stay what they are."""
     steps = times[np.isfinite(times)].max(initial=1.0) if np.all(np.isfinite(times)) else np.inf
     length = int(min(max(steps, 1.0), (schedule.steps or schedule.warmup) + 1))
-    return Descent(rate * schedule.factors(length))
+    return schedule.factors(length)
 
 
 def _smallest_kappa(spectrum, protocol: AbstractProtocol, times, sizes: dict[str, np.ndarray]) -> float:

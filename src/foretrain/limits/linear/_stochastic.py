@@ -20,8 +20,8 @@ import numpy as np
 from foretrain.limits.linear import _contour as contour
 from foretrain.limits.linear._compile import compiled
 from foretrain.limits.linear._dynamics import Descent
-from foretrain.limits.linear._edge import noise_factor, sgd_gain
-from foretrain.limits.linear._gaussian import gaussian_gain
+from foretrain.limits.linear._edge import critical_batch, max_stable_lr, noise_factor, sgd_gain
+from foretrain.limits.linear._gaussian import gaussian_gain, gaussian_thresholds
 from foretrain.limits.linear._kappa import FAR, advance, begin, follow_rays
 from foretrain.limits.linear._measure import SpectralMeasure
 from foretrain.limits.linear._pairs import points
@@ -57,6 +57,20 @@ class StochasticDescent(Descent):
         if self.exact_gaussian:
             return np.full(np.shape(samples), gaussian_gain(measure, rate, self.batch_size))
         return sgd_gain(measure, width, samples, rate, self.batch_size, self.replacement)
+
+    def thresholds(self, measure: SpectralMeasure, width, samples) -> dict[str, np.ndarray]:
+        """`max_stable_lr` for this batch, `critical_batch` for the largest rate, and `sgd_gain` there."""
+        rate = float(self.rates.max())
+        if self.exact_gaussian:
+            found = gaussian_thresholds(measure, rate, self.batch_size)
+            return {name: np.full(np.shape(samples), value) for name, value in found.items()}
+        return {
+            "max_stable_lr": max_stable_lr(
+                measure, width, samples, batch_size=self.batch_size, replacement=self.replacement
+            ),
+            "critical_batch": critical_batch(measure, width, samples, rate, self.replacement),
+            "sgd_gain": sgd_gain(measure, width, samples, rate, self.batch_size, self.replacement),
+        }
 
 
 def open_steps(steps, n: int):
