@@ -6,22 +6,27 @@ import warnings
 
 import numpy as np
 import scipy.special
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from foretrain.errors import ForetrainWarning, InvalidInput
+from foretrain.errors import ForetrainWarning, InvalidInput, nearest
 from foretrain.kernels._deconvolution import Fit, deconvolve
 from foretrain.kernels._geometry import check_inputs
 from foretrain.kernels._gram import Kernel, check_memory, free_memory
 from foretrain.kernels._left_out import LeftOut
 from foretrain.kernels._measured import Estimate, MeasuredSpectrum, jackknife_error
 from foretrain.kernels._resolvent import Moments, Sample
+from foretrain.kernels._top import LARGEST_SPACE, Gram, TopLeftOut, precision, probe_signs
 from foretrain.tasks import Spectrum
 
 _LEAST_POINTS = 50
 _CUTOFFS = 40
 # Default of fresh rows per row of the Gram matrix.
 _FRESH_FACTOR = 8
+_TOP_FRESH_FACTOR = 1
 _FRESH_BLOCK = 1000
+# More rows than this are measured on a Krylov space.
+_FULL_UP_TO = 6000
+_TOP_MODES = 500
 # Share of the points that counts as resolved modes; beyond it F is a small difference of large numbers.
 _RESOLVED_SHARE = 0.5
 
@@ -37,6 +42,8 @@ def measure_spectrum(
     max_fresh: int | None = None,
     groups: int = 6,
     memory: float | None = None,
+    method: str = "auto",
+    modes: int | None = None,
 ) -> MeasuredSpectrum:
     r"""The eigenvalues of a kernel over the population of the inputs, and the target's power in its modes.
 
@@ -58,11 +65,19 @@ def measure_spectrum(
             part is power in the kernel's constant mode.
         seed: Of the choice of rows and of the groups of the jackknife.
         head: Number of single modes; by default as many as the held-out points show clearly, at most a twentieth of the points.
-        max_points: Most rows in the Gram matrix; cost grows as its cube (3000: about half a minute on two cores).
-        max_fresh: Most rows beyond those, which only test and so sharpen the power and the noise; eight times `max_points`
-            by default. Their cost grows linearly.
+        max_points: Most rows in the Gram matrix. The cost of `"full"` grows as its cube (3000: about half a minute on two
+            cores), of `"top"` as its square.
+        max_fresh: Most rows beyond those, which only test and so sharpen the power and the noise; by default eight times
+            `max_points` (`"full"`) or as many as `max_points` (`"top"`). Their cost grows linearly.
         groups: Number of groups of rows that are left out in turn for the intervals, at least 3.
         memory: Budget in bytes; half of the free memory by default.
+        method: `"full"` decomposes the Gram matrix and every replicate. `"top"` builds one block Krylov space for each,
+            (MS.21) to (MS.23): the same estimates for the same rows, but that own rows are left out group by group and that
+            the counts of modes carry a sampling error of about 1e-3, which the intervals contain. `"auto"` is `"full"` up
+            to 6000 points. Above 10 000 points `"top"` keeps the matrix in float32, so that eigenvalues below 1e-8 of the
+            largest count as zero.
+        modes: Number of eigenpairs with vectors, which give `cross_power` and bound the head; by default 500 (`"top"`) or
+            0.3 times the points (`"full"`).
 
     Returns:
         A `MeasuredSpectrum`; every interval is a 95 % interval (jackknife over groups of rows; the head's cut-off is varied by
@@ -87,33 +102,41 @@ def measure_spectrum(
     who = "measure_spectrum"
     x = check_inputs(inputs, who, "inputs")
     y = _check_targets(targets, len(x))
-    _check_options(seed, head, max_points, max_fresh, groups)
+    _check_options(seed, head, max_points, max_fresh, groups, modes)
+    if method not in ("auto", "full", "top"):
+        raise InvalidInput(
+            f"measure_spectrum(method): expected 'auto', 'full' or 'top', got {method!r}{nearest(method, ('auto', 'full', 'top'))}."
+        )
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(x))
-    points, most_fresh = min(len(x), max_points), _FRESH_FACTOR * max_points if max_fresh is None else max_fresh
+    points = min(len(x), max_points)
+    top = method == "top" or (method == "auto" and points > _FULL_UP_TO)
+    most_fresh = (_TOP_FRESH_FACTOR if top else _FRESH_FACTOR) * max_points if max_fresh is None else max_fresh
     chosen, rest = order[:points], order[points : points + most_fresh]
     _warn_of_duplicates(x[np.concatenate([chosen, rest])])
     budget = 0.5 * free_memory() if memory is None else float(memory)
-    check_memory(6 * points + _FRESH_BLOCK, points, budget, who=who)  # the Gram matrix, its vectors and a copy of each
-
-    gram = _symmetric(kernel(x[chosen]), points)
-    group_of = np.arange(points) % groups
-    full = LeftOut(gram, y[chosen], group_of, None)
-    kappa = _cutoffs(full.sample, groups)
     most = max(points // 20, 8)
-    count = min(points, max(6 * most, 2 * (head or 0)))
-    naive = np.sum(full.sample.coefficients[:count] ** 2, axis=1) / points
-    full.prepare(kappa, count, gram)
-    others = []
-    for group in range(groups):
-        others.append(LeftOut(gram, y[chosen], group_of, group))
-        others[-1].prepare(kappa, count, gram)  # one at a time: this lets go of its eigenvectors
-    views = [full, *others]
-    diagonal = np.diagonal(gram).copy()
-    del gram
+    group_of = np.arange(points) % groups
+    if top:
+        by_group = np.argsort(group_of, kind="stable")
+        chosen, group_of = chosen[by_group], group_of[by_group]
+        modes = min(_TOP_MODES if modes is None else modes, points)
+        modes = min(max(modes, 2 * (head or 0)), points)
+        most = min(most, max(modes // 2, 1))
+        _check_top_memory(points, y.shape[1], modes, groups, budget)
+        kappa, naive, views, diagonal = _top_views(kernel, x[chosen], y[chosen], group_of, modes, generator)
+    else:
+        check_memory(
+            6 * points + _FRESH_BLOCK, points, budget, who=who
+        )  # the Gram matrix, its vectors and a copy of each
+        count = min(points, max(6 * most, 2 * (head or 0)) if modes is None else modes)
+        kappa, naive, views, diagonal = _full_views(kernel, x[chosen], y[chosen], group_of, count)
+    full, others = views[0], views[1:]
     for start in range(0, len(rest), _FRESH_BLOCK):
         rows = rest[start : start + _FRESH_BLOCK]
         block, group = kernel(x[rows], x[chosen]), np.arange(start, start + len(rows)) % groups
+        if top:
+            block = np.asarray(block, precision(points))
         for view in views:
             view.test(block, y[rows], group)
     square = np.sum(y**2, axis=1)
@@ -122,7 +145,74 @@ def measure_spectrum(
             square[np.concatenate([chosen[view.kept], rest[view.keeps(np.arange(len(rest)) % groups)]])].mean()
         )
         view.trace = float(diagonal[view.kept].mean())
-    return _estimate(full, others, kappa, naive, head=head, most=most, sizes=(points, len(rest), len(x)), seed=seed)
+    return _estimate(
+        full,
+        others,
+        kappa,
+        naive,
+        head=head,
+        most=most,
+        sizes=(points, len(rest), len(x)),
+        seed=seed,
+        method="top" if top else "full",
+    )
+
+
+def _full_views(
+    kernel: Kernel,
+    x: Float[np.ndarray, "rows features"],
+    y: Float[np.ndarray, "rows outputs"],
+    group_of: Int[np.ndarray, " rows"],
+    count: int,
+) -> tuple[Float[np.ndarray, " cutoffs"], Float[np.ndarray, " modes"], list[LeftOut], Float[np.ndarray, " rows"]]:
+    """Cut-offs, naive powers, the sample with its jackknife replicates and the diagonal, by eigendecompositions."""
+    groups = int(group_of.max()) + 1
+    gram = _symmetric(kernel(x), len(x))
+    views = [LeftOut(gram, y, group_of, None)]
+    kappa = _cutoffs(views[0].sample, groups)
+    naive = np.sum(views[0].sample.coefficients[:count] ** 2, axis=1) / len(x)
+    views[0].prepare(kappa, count, gram)
+    for group in range(groups):
+        views.append(LeftOut(gram, y, group_of, group))
+        views[-1].prepare(kappa, count, gram)  # one at a time: this lets go of its eigenvectors
+    return kappa, naive, views, np.diagonal(gram).copy()
+
+
+def _top_views(
+    kernel: Kernel,
+    x: Float[np.ndarray, "rows features"],
+    y: Float[np.ndarray, "rows outputs"],
+    group_of: Int[np.ndarray, " rows"],
+    count: int,
+    generator: np.random.Generator,
+) -> tuple[Float[np.ndarray, " cutoffs"], Float[np.ndarray, " modes"], list[LeftOut], Float[np.ndarray, " rows"]]:
+    """The same from Krylov spaces; rows are ordered by group."""
+    groups = int(group_of.max()) + 1
+    gram = Gram(kernel, x, group_of)
+    probes = probe_signs(len(x), y.shape[1], generator)
+    share = _RESOLVED_SHARE * (1.0 - 1.0 / groups)
+    full = TopLeftOut(gram, y, probes, None, modes=count, share=share, least=2 * count)
+    kappa = _cutoffs(full.sample, groups)
+    count = min(count, len(full.sample.eigenvalues))
+    naive = np.sum(full.sample.coefficients[:count] ** 2, axis=1) / len(x)
+    full.prepare(kappa, count, gram)
+    others = []
+    for group in range(groups):
+        others.append(TopLeftOut(gram, y, probes, group, modes=count, share=share, least=full.sample.space))
+        others[-1].prepare(kappa, count, gram)
+    for view in (full, *others):
+        view.correct(full, others)
+    return kappa, naive, [full, *others], gram.diagonal
+
+
+def _check_top_memory(points: int, outputs: int, modes: int, groups: int, budget: float) -> None:
+    """Refuse what the Krylov method would need: matrix, basis and Ritz vectors, predictors of all replicates, fresh rows."""
+    item = np.dtype(precision(points)).itemsize
+    columns = 2 * min(LARGEST_SPACE, points) * 8 + (groups + 1) * (_CUTOFFS * outputs + modes) * item
+    columns += 3 * _FRESH_BLOCK * 8 + 2 * _CUTOFFS * outputs * 8
+    check_memory(
+        points + columns // item, points, budget, dtype=np.dtype(precision(points)).name, who="measure_spectrum"
+    )
 
 
 def _estimate(
@@ -135,11 +225,12 @@ def _estimate(
     most: int,
     sizes: tuple[int, int, int],
     seed: int,
+    method: str,
 ) -> MeasuredSpectrum:
     """Fits to everything and to every jackknife replicate, and the numbers with their intervals."""
     groups, points = len(others), sizes[0]
     moments = {id(view): view.residuals.moments() for view in (full, *others)}
-    resolved = max(int(np.sum(full.sample.eigenvalues > kappa[-1])), 2)
+    resolved = max(int(np.sum(full.sample.weights[full.sample.eigenvalues > kappa[-1]])), 2)
     shares, norms = (np.array(a) for a in zip(*(view.held_out() for view in others), strict=True))
     cross, error = shares.mean(axis=0), shares.std(axis=0, ddof=1) / math.sqrt(groups)
     clear = _clear_modes(cross, error, min(resolved, len(cross)))
@@ -199,20 +290,18 @@ def _estimate(
         cross_power=cross,
         resolved_norm=norms.mean(axis=0),
         replicates=tuple((_spectrum(r), r.noise) for r in replicates),
+        method=method,
     )
 
 
 def _cutoffs(sample: Sample, groups: int) -> Float[np.ndarray, " cutoffs"]:
     """Cut-offs from well above the largest eigenvalue down to where half of the smallest replicate's modes are fitted."""
     largest = 10.0 * sample.eigenvalues[0]
-    rank = _rank(sample)
+    present = sample.eigenvalues > sample.rounding * sample.eigenvalues[0]
+    rank = float(np.sum(sample.weights[present]))
     smallest = sample.cutoff_at(min(_RESOLVED_SHARE * sample.rows * (1.0 - 1.0 / groups), 0.999 * rank))
-    smallest = max(smallest, 0.03 * sample.eigenvalues[rank - 1])
+    smallest = max(smallest, 0.03 * sample.eigenvalues[present][-1])
     return np.geomspace(largest, smallest, _CUTOFFS)
-
-
-def _rank(sample: Sample) -> int:
-    return int(np.sum(sample.eigenvalues > 1e-12 * sample.eigenvalues[0]))
 
 
 def _clear_modes(cross: Float[np.ndarray, " modes"], error: Float[np.ndarray, " modes"], most: int) -> int:
@@ -290,13 +379,16 @@ def _check_targets(targets: object, rows: int) -> Float[np.ndarray, "rows output
     return y
 
 
-def _check_options(seed: int, head: int | None, max_points: int, max_fresh: int | None, groups: int) -> None:
+def _check_options(
+    seed: int, head: int | None, max_points: int, max_fresh: int | None, groups: int, modes: int | None
+) -> None:
     for name, value, least in (
         ("seed", seed, 0),
         ("head", head, 1),
         ("max_points", max_points, _LEAST_POINTS),
         ("max_fresh", max_fresh, 0),
         ("groups", groups, 3),
+        ("modes", modes, 1),
     ):
         if value is None:
             continue

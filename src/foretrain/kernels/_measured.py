@@ -54,6 +54,7 @@ class MeasuredSpectrum:
         resolved_norm: $\langle\phi_k^2\rangle$ on points left out; falls from 1 where modes stop being resolved.
         replicates: (spectrum, noise) with one group of rows left out in turn: run a prediction on each, and
             `jackknife_error` of the results is its standard error.
+        method: `"full"` (eigendecompositions) or `"top"` (block Lanczos: top eigenpairs, the rest by quadrature).
     """
 
     spectrum: Spectrum
@@ -76,6 +77,7 @@ class MeasuredSpectrum:
     cross_power: Float[np.ndarray, " modes"]
     resolved_norm: Float[np.ndarray, " modes"]
     replicates: tuple[tuple[Spectrum, float], ...]
+    method: str = "full"
 
     @property
     def eigenvalues(self) -> Float[np.ndarray, " nodes"]:
@@ -125,6 +127,7 @@ class MeasuredSpectrum:
             "rows",
             "seed",
             "universality",
+            "method",
         )
         return found | {name: getattr(self, name) for name in names}
 
@@ -146,9 +149,10 @@ class MeasuredSpectrum:
     def __repr__(self) -> str:
         first, last = self.fit_range
         tested = f", tested on {self.fresh_points} more" if self.fresh_points else ", each tested on the others"
+        how = f", top {len(self.cross_power)} modes by block Lanczos" if self.method == "top" else ""
         return "\n".join(
             (
-                f"MeasuredSpectrum of {self.points} of {self.rows} rows{tested} (seed {self.seed})",
+                f"MeasuredSpectrum of {self.points} of {self.rows} rows{tested}{how} (seed {self.seed})",
                 f"  capacity    {self.capacity}   modes {first} to {last}",
                 f"  source      {self.source}   modes {self.power_range[0]} to {self.power_range[1]}",
                 f"  noise       {self.noise}   of a total power of {self.total_power:.4g}",

@@ -37,8 +37,12 @@ class Sample:
         targets: One column an output.
     """
 
+    # Eigenvalues below this part of the largest are a null space.
+    rounding = 1e-12
+
     def __init__(self, gram: Float[np.ndarray, "rows rows"], targets: Float[np.ndarray, "rows outputs"]):
         self.rows = len(gram)
+        self.weights: Float[np.ndarray, " modes"] = np.ones(self.rows)  # modes that each eigenvalue stands for
         gram /= self.rows
         values, vectors = scipy.linalg.eigh(gram, overwrite_a=True, check_finite=False, driver="evd")
         self.eigenvalues: Float[np.ndarray, " modes"] = values[::-1].copy()
@@ -65,17 +69,21 @@ class Sample:
 
     def _kappa(self, ridge: Float[np.ndarray, " cutoffs"]) -> Float[np.ndarray, " cutoffs"]:
         shifted = self.eigenvalues + np.maximum(ridge, 1e-300)[:, None]
-        return self.rows / np.sum(1.0 / shifted, axis=1)
+        return self.rows / np.sum(self.weights / shifted, axis=1)
 
     def cutoff_at(self, modes: float) -> float:
-        """The cut-off at which D reaches `modes`, by bisection in its logarithm."""
+        """The cut-off at which D reaches `modes`."""
+        return float(self._kappa(np.exp(np.array([self.log_ridge_at(modes)])))[0])
+
+    def log_ridge_at(self, modes: float) -> float:
+        """The logarithm of the ridge at which D reaches `modes`, by bisection."""
         low, high = np.log(1e-14 * self.eigenvalues[0]), np.log(1e3 * self.eigenvalues[0])
         for _ in range(60):
             middle = 0.5 * (low + high)
             ridge = np.exp(middle)
-            fitted = np.sum(self.eigenvalues / (self.eigenvalues + ridge))
+            fitted = np.sum(self.weights * self.eigenvalues / (self.eigenvalues + ridge))
             low, high = (middle, high) if fitted > modes else (low, middle)
-        return float(self._kappa(np.exp(np.array([0.5 * (low + high)])))[0])
+        return 0.5 * (low + high)
 
     def eigenfunction_map(self, count: int) -> Float[np.ndarray, "rows modes"]:
         """K(others, rows) times this are the first Nyström eigenfunctions on other rows; zero for null modes."""
@@ -92,8 +100,12 @@ class Sample:
         head = values[:count, None]
         difference = head - values[None, :]
         damping = 0.25 * head
-        push = np.sum(values * difference / (difference**2 + damping**2), axis=1) / self.rows
+        push = np.sum(self.weights * values * difference / (difference**2 + damping**2), axis=1) / self.rows
         return values[:count] / (1.0 + push)
+
+    def inverse_diagonal(self, inverse: Float[np.ndarray, "cutoffs modes"]) -> Float[np.ndarray, "rows cutoffs"]:
+        """The diagonal of (G + z)^-1, from 1 / (eigenvalue + z): leave-one-out divides by it."""
+        return (self.vectors**2) @ inverse.T
 
 
 class Residuals:
@@ -108,22 +120,44 @@ class Residuals:
 
     def __init__(self, sample: Sample, kappa: Float[np.ndarray, " cutoffs"]):
         inverse = 1.0 / (sample.eigenvalues + np.maximum(sample.ridge_of(kappa), 1e-300)[:, None])
-        self._modes = np.sum(sample.eigenvalues * inverse, axis=1)
+        self._modes = np.sum(sample.weights * sample.eigenvalues * inverse, axis=1)
         # dz/dkappa, from 1/kappa = tr(G + z)^-1 / M.
-        self._slope = sample.rows / (kappa**2 * np.sum(inverse**2, axis=1))
-        weighted = (inverse.T[:, :, None] * sample.coefficients[:, None, :]).reshape(sample.rows, -1)
-        self._dual = sample.vectors @ weighted / sample.rows
+        self._slope = sample.rows / (kappa**2 * np.sum(sample.weights * inverse**2, axis=1))
+        weighted = (inverse.T[:, :, None] * sample.coefficients[:, None, :]).reshape(len(sample.coefficients), -1)
+        self.dual = sample.vectors @ weighted / sample.rows
         # Leave-one-out residuals: [(G+z)^-1 y]_i / [(G+z)^-1]_ii.
-        solved = sample.rows * self._dual.reshape(sample.rows, len(kappa), -1)
-        residual = solved / ((sample.vectors**2) @ inverse.T)[:, :, None]
+        solved = sample.rows * self.dual.reshape(sample.rows, len(kappa), -1)
+        residual = solved / sample.inverse_diagonal(inverse)[:, :, None]
         self._count, self._cross, self._square = 0, np.zeros(len(kappa)), np.zeros(len(kappa))
         self._take(sample.targets, residual)
 
     def add(self, block: Float[np.ndarray, "others rows"], targets: Float[np.ndarray, "others outputs"]) -> None:
         """Test on other rows, given K(others, rows)."""
         if len(targets):
-            predicted = (block @ self._dual).reshape(len(targets), len(self._cross), -1)
+            predicted = (block @ self.dual).reshape(len(targets), len(self._cross), -1)
             self._take(targets, targets[:, None, :] - predicted)
+
+    def tested(
+        self, block: Float[np.ndarray, "others rows"], targets: Float[np.ndarray, "others outputs"]
+    ) -> tuple[Float[np.ndarray, " cutoffs"], Float[np.ndarray, " cutoffs"]]:
+        """Sums that other rows, given K(others, rows), contribute to T and to F; they are not taken."""
+        predicted = (block @ self.dual).reshape(len(targets), len(self._cross), -1)
+        return self._sums(targets, targets[:, None, :] - predicted)
+
+    def replace(
+        self,
+        old: tuple[Float[np.ndarray, " cutoffs"], Float[np.ndarray, " cutoffs"]],
+        new: tuple[Float[np.ndarray, " cutoffs"], Float[np.ndarray, " cutoffs"]],
+    ) -> None:
+        """Exchange contributions to T and to F of rows that were taken."""
+        self._cross += new[0] - old[0]
+        self._square += (new[1] - old[1]) / self._slope
+
+    def _sums(self, targets: np.ndarray, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return (
+            np.einsum("io,ico->c", targets, residual),
+            self._slope * np.einsum("ico,ico->c", residual, residual),
+        )
 
     def _take(self, targets: np.ndarray, residual: np.ndarray) -> None:
         self._cross += np.einsum("io,ico->c", targets, residual)
