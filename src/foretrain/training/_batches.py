@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Float, Int32
+
+from foretrain.problems import SGD, OnePassSGD
 
 # Steps whose batches are drawn together: at most so many steps, so many indices, and so many entries of permutations. Part of
 # what a seed means: changing them changes every trajectory.
 _STEPS, _INDICES, _ENTRIES = 1024, 2**20, 2**22
 
 Batches = Int32[np.ndarray, "steps batch"]
+Times = Float[np.ndarray, " time"]
 
 
 def drawn_batches(
@@ -50,3 +53,10 @@ def consecutive_batches(batch_size: int) -> Iterator[Batches]:
     while True:
         yield block
         block = block + np.int32(steps * batch_size)
+
+
+def step_sizes(protocol: SGD | OnePassSGD, times: Times) -> Float[np.ndarray, " steps"]:
+    """The learning rate of every step up to the latest time."""
+    steps = int(np.max(times))
+    factors = np.ones(steps) if protocol.schedule is None else protocol.schedule.factors(steps)
+    return protocol.learning_rate * factors  # type: ignore[return-value, operator]

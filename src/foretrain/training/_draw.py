@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -47,3 +48,14 @@ class Draw:
     def students(self) -> list[Decomposition]:
         """The decompositions of all students, made when they are first asked for."""
         return [s.decompose() if isinstance(s, Samples) else Decomposition.of_moments(s) for s in self.sources]
+
+
+def noise_levels(samples: Samples, noise: Sequence[float]) -> Float[np.ndarray, "parts noise"]:
+    """How the parts of the targets add up at noise variances."""
+    parts = samples.targets.shape[-1]
+    return np.array([[1.0, np.sqrt(variance)][:parts] for variance in noise]).T
+
+
+def at_noise_levels(samples: Samples, noise: Sequence[float]) -> Samples:
+    """The same samples with one part for every noise variance."""
+    return dataclasses.replace(samples, targets=samples.targets @ noise_levels(samples, noise))

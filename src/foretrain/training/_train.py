@@ -12,10 +12,11 @@ from jaxtyping import Float
 
 from foretrain._declaration import WrongKey
 from foretrain.curves import LearningCurves
-from foretrain.errors import ForetrainWarning, InvalidInput, UnsupportedProblem
+from foretrain.errors import ForetrainWarning, InvalidInput, UnsupportedProblem, nearest
 from foretrain.kernels import NNGP, NTK
 from foretrain.problems import SGD, AbstractProtocol, Kernel, OnePassSGD, Problem, RandomFeatures, protocol_times
 from foretrain.tasks import AbstractDataTask, AbstractSpectralTask, DataSet
+from foretrain.training._average import average_descent
 from foretrain.training._budget import data_cost, linear_cost, plan_workers
 from foretrain.training._collect import SIZES, SeedResult, collect, is_rate, values_of
 from foretrain.training._data_student import data_draws
@@ -27,6 +28,7 @@ from foretrain.training._linear_student import explicit_modes, linear_draws
 from foretrain.training._sampling import Progress, run_seeds
 
 _LARGEST_SEED = 2**32
+MINIBATCHES = ("sampled", "averaged")
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -73,6 +75,7 @@ def train(
     *,
     seeds: int = 10,
     seed: int = 0,
+    minibatches: str = "sampled",
     throw: bool = True,
     progress: Progress | None = None,
 ) -> LearningCurves:
@@ -117,6 +120,7 @@ def train(
     if isinstance(problem.training, (SGD, OnePassSGD)) and grid is not None and np.any(np.isinf(grid)):
         raise WrongKey("train", "times", f"expected finite numbers of steps for {problem.training.kind!r}, got inf")
     numbers = _seeds(seeds, seed)
+    averaged = _averaged(problem, minibatches)
     for _, point in problem.points():
         reason = untrainable(point)
         if reason is not None:
@@ -133,7 +137,7 @@ def train(
     try:
         for index in itertools.product(*map(range, shape)):
             piece = problem.select({name: values[i] for (name, values), i in zip(looped.items(), index, strict=True)})
-            work, workers = _worker(piece, grid, len(numbers))
+            work, workers = _worker(piece, grid, len(numbers), averaged)
             finished = pieces.setdefault(index, {})
             for number, result in run_seeds(work, numbers, workers=workers):
                 finished[number] = result
@@ -162,6 +166,26 @@ def _seeds(seeds: int, seed: int) -> list[int]:
     return list(range(int(seed), int(seed) + int(seeds)))
 
 
+def _averaged(problem: Problem, minibatches: str) -> bool:
+    if minibatches not in MINIBATCHES:
+        names = " or ".join(map(repr, MINIBATCHES))
+        raise InvalidInput(
+            f"train(minibatches): expected {names}, got {minibatches!r}{nearest(minibatches, MINIBATCHES)}."
+        )
+    if minibatches == "sampled":
+        return False
+    if not isinstance(problem.training, (SGD, OnePassSGD)):
+        raise InvalidInput(
+            f"train(minibatches): {problem.training.kind!r} has no minibatches to average over; leave it out."
+        )
+    if isinstance(problem.training, OnePassSGD) and isinstance(problem.task, AbstractDataTask):
+        raise InvalidInput(
+            "train(minibatches): one pass over data takes its rows in order and draws no minibatches; only seeds average it. "
+            "Leave it out, or use the protocol 'sgd'."
+        )
+    return True
+
+
 def _protocols(training: AbstractProtocol) -> list[AbstractProtocol]:
     """One protocol without axes for every point of the axes other than samples, last axis fastest."""
     axes = {name: values for name, values in training.axes().items() if name != "samples"}
@@ -176,7 +200,7 @@ def _load(task: AbstractDataTask) -> DataSet:
 
 
 def _worker(
-    piece: Problem, times: Float[np.ndarray, " time"] | None, seeds: int
+    piece: Problem, times: Float[np.ndarray, " time"] | None, seeds: int, averaged: bool
 ) -> tuple[Callable[[int, Callable[[], None]], SeedResult], int]:
     """A function that trains all sizes of one seed, and how many may run at once."""
     task, model, training = piece.parts()
@@ -220,7 +244,11 @@ def _worker(
                 protocol, own = protocols[k], 0 if len(samples) == 1 else j
                 options: dict[str, Any] = {"noise": noises, "ensemble": ensembles}
                 if isinstance(protocol, (SGD, OnePassSGD)):
-                    found = descend(draw, protocol, times, seed, check=check, **options)  # type: ignore[arg-type]
+                    options["check"] = check
+                    if averaged:
+                        found = average_descent(draw, protocol, times, **options)  # type: ignore[arg-type]
+                    else:
+                        found = descend(draw, protocol, times, seed, **options)  # type: ignore[arg-type]
                 else:
                     options["population"] = draw.population
                     found = evolve(draw.students, draw.moments, protocol, times, **options)
