@@ -27,7 +27,8 @@ class Dual(NamedTuple):
     """The Gaussian averages of one activation.
 
     `mean_square(q)` and `slope_square(q)` are the averages of $\\varphi^2$ and $\\varphi'^2$ at variance q;
-    `pair(q_x, q_y, gap)` returns the gap of the output and the average of the product of slopes.
+    `pair(q_x, q_y, gap)` returns the gap of the output and the average of the product of slopes. That of the piecewise
+    linear ones also takes the angle, where it is known better than from the gap (near opposite inputs).
     """
 
     mean_square: Callable[[Array], Array]
@@ -48,7 +49,8 @@ def dual(activation: str, negative_slope: float = 0.0) -> Dual:
     return _error_functions(activation)
 
 
-ACTIVATIONS = ("relu", "leaky-relu", "linear", "erf", "gelu", "tanh")
+PIECEWISE_LINEAR = ("relu", "leaky-relu", "linear")
+ACTIVATIONS = (*PIECEWISE_LINEAR, "erf", "gelu", "tanh")
 
 
 def _piecewise_linear(a: float) -> Dual:
@@ -59,8 +61,8 @@ def _piecewise_linear(a: float) -> Dual:
     half = 0.5 * (1.0 + a * a)
     b = (1.0 - a) ** 2 / (1.0 + a * a)
 
-    def pair(q_x: Array, q_y: Array, gap: Array) -> tuple[Array, Array]:
-        angle = angle_of_gap(gap)
+    def pair(q_x: Array, q_y: Array, gap: Array, angle: Array | None = None) -> tuple[Array, Array]:
+        angle = angle_of_gap(gap) if angle is None else angle
         return gap - b * _segment(angle) / jnp.pi, half * (1.0 - b * angle / jnp.pi) + 0.0 * (q_x + q_y)
 
     return Dual(lambda q: half * q, lambda q: half + 0.0 * q, pair)

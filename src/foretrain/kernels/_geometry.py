@@ -1,7 +1,7 @@
 """Norms of inputs and the angles between them, in full relative precision also for near-duplicates."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from foretrain.errors import InvalidInput
 
@@ -12,7 +12,9 @@ _CLOSE = 0.02
 _SCRATCH = 4_000_000
 
 
-def check_inputs(x: object, who: str, name: str, features: int | None = None) -> Float[np.ndarray, "rows features"]:
+def check_inputs(
+    x: object, who: str, name: str, features: int | None = None, *, keep_float32: bool = False
+) -> Float[np.ndarray, "rows features"]:
     """The inputs as a float64 matrix of rows.
 
     Args:
@@ -20,12 +22,15 @@ def check_inputs(x: object, who: str, name: str, features: int | None = None) ->
         who: Name of the calling function, for messages.
         name: Name of the argument, for messages.
         features: Number of columns that is expected, if known.
+        keep_float32: Leave inputs that come in float32 as they are.
 
     Raises:
         InvalidInput: Not a non-empty, finite matrix, or the wrong number of columns.
     """
     try:
-        array = np.asarray(x, dtype=np.float64)
+        array = np.asarray(x)
+        if not keep_float32 or array.dtype != np.float32:
+            array = array.astype(np.float64, copy=False)
     except (TypeError, ValueError):
         raise InvalidInput(
             f"{who}({name}): expected a matrix of numbers, one row an input, got {type(x).__name__}."
@@ -39,7 +44,9 @@ def check_inputs(x: object, who: str, name: str, features: int | None = None) ->
         raise InvalidInput(
             f"{who}({name}): expected {features} features like the first argument, got {array.shape[1]}."
         )
-    if not np.all(np.isfinite(array)):
+    with np.errstate(all="ignore"):
+        finite = np.all(np.isfinite(np.vecdot(array, array)))  # one pass; squares of huge numbers overflow
+    if not finite and not np.all(np.isfinite(array)):
         row = int(np.argwhere(~np.isfinite(array))[0, 0])
         count = int(np.sum(~np.isfinite(array).all(axis=1)))
         raise InvalidInput(
@@ -71,10 +78,23 @@ def angles(
     product = unit_x @ unit_y.T
     result = np.arccos(np.clip(product, -1.0, 1.0))
     rows, columns = np.nonzero(np.abs(product) > 1.0 - _CLOSE)
+    apart, together = close_pairs(unit_x, unit_y, rows, columns)
+    result[rows, columns] = 2.0 * np.arctan2(apart, together)
+    return result
+
+
+def close_pairs(
+    unit_x: Float[np.ndarray, "rows features"],
+    unit_y: Float[np.ndarray, "columns features"],
+    rows: Int[np.ndarray, " pairs"],
+    columns: Int[np.ndarray, " pairs"],
+) -> tuple[Float[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
+    """Norms of the differences and of the sums of some pairs of unit vectors, in full relative precision."""
+    apart, together = np.empty(len(rows)), np.empty(len(rows))
     step = max(1, _SCRATCH // unit_x.shape[1])
     for start in range(0, len(rows), step):
-        i, j = rows[start : start + step], columns[start : start + step]
-        apart = np.linalg.norm(unit_x[i] - unit_y[j], axis=1)
-        together = np.linalg.norm(unit_x[i] + unit_y[j], axis=1)
-        result[i, j] = 2.0 * np.arctan2(apart, together)
-    return result
+        some = slice(start, start + step)
+        x, y = unit_x[rows[some]], unit_y[columns[some]]
+        apart[some] = np.linalg.norm(x - y, axis=1)
+        together[some] = np.linalg.norm(x + y, axis=1)
+    return apart, together

@@ -17,6 +17,7 @@ It carries the variances of both inputs and the gap $c=1-\rho$ of every pair, ne
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -26,7 +27,7 @@ from jaxtyping import Array, Float
 
 from foretrain._declaration import Declaration, choice, flag, integer, number
 from foretrain._precision import require_x64
-from foretrain.kernels._duals import ACTIVATIONS, dual
+from foretrain.kernels._duals import ACTIVATIONS, PIECEWISE_LINEAR, dual
 from foretrain.kernels._geometry import check_inputs, directions
 
 
@@ -69,6 +70,13 @@ class InfiniteWidthKernel(Declaration):
             return self.weight_variance
         return normalizing_variance(self.activation, self.negative_slope)
 
+    @property
+    def homogeneous(self) -> bool:
+        r"""Whether K of scaled inputs is scaled: $K(ax,by)=ab\,K(x,y)$ for positive a and b."""
+        if self.depth == 0:
+            return self.bias_variance == 0.0 or not self.readout_bias
+        return self.bias_variance == 0.0 and self.activation in PIECEWISE_LINEAR
+
     def __call__(
         self,
         x: Float[np.ndarray, "rows features"],
@@ -76,18 +84,19 @@ class InfiniteWidthKernel(Declaration):
         *,
         memory: float | None = None,
         dtype: str = "float64",
+        out: str | Path | None = None,
     ) -> Float[np.ndarray, "rows columns"]:
         """The kernel between the rows of `x` and the rows of `y` (of `x` itself when left out); see `gram`."""
         from foretrain.kernels._gram import gram
 
-        return gram(self, x, y, memory=memory, dtype=dtype)
+        return gram(self, x, y, memory=memory, dtype=dtype, out=out)
 
     def diagonal(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, " rows"]:
         """K(x, x) of every row, without the matrix."""
         _, mean_square = directions(check_inputs(x, f"{type(self).__name__}.diagonal", "x"))
         with jax.enable_x64(True):
             q = jnp.asarray(mean_square)
-            return np.asarray(_evaluate_jit(self, q, q, jnp.zeros_like(q)))
+            return np.asarray(evaluate_jit(self, q, q, jnp.zeros_like(q)))
 
     def of_angle(
         self,
@@ -101,7 +110,7 @@ class InfiniteWidthKernel(Declaration):
             PrecisionError: JAX runs in 32 bits; call it inside `with jax.enable_x64(True):`.
         """
         require_x64(f"{type(self).__name__}.of_angle")
-        return _evaluate(self, mean_square_x, mean_square_y, angle)
+        return evaluate(self, mean_square_x, mean_square_y, angle)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -165,27 +174,55 @@ class NTK(InfiniteWidthKernel):
     tangent: ClassVar[bool] = True
 
 
-def _evaluate(kernel: InfiniteWidthKernel, mean_square_x: Array, mean_square_y: Array, angle: Array) -> Array:
+def evaluate(kernel: InfiniteWidthKernel, mean_square_x: Array, mean_square_y: Array, angle: Array) -> Array:
     """K^L or Theta^L from the norms and the angle of every pair; shapes broadcast."""
-    average = dual(kernel.activation, kernel.negative_slope)
     v_w, v_b = kernel.hidden_variance, kernel.bias_variance
-    q_x, q_y = kernel.input_variance * mean_square_x, kernel.input_variance * mean_square_y
-    half = jnp.sin(0.5 * angle)
-    gap = 2.0 * half * half
     first_bias = v_b if kernel.depth > 0 or kernel.readout_bias else 0.0
-    q_x, q_y, gap = _add_bias(q_x, q_y, gap, first_bias)
-    value = jnp.sqrt(q_x * q_y) * (1.0 - gap)
+    q_x, q_y, gap, value = _first(kernel.input_variance, first_bias, mean_square_x, mean_square_y, angle)
     tangent = value
+    # The gap of opposite inputs does not resolve their angle; only the first layer of a homogeneous network meets them.
+    known = angle if kernel.homogeneous else None
     for layer in range(1, kernel.depth + 1):
         bias = v_b if layer < kernel.depth or kernel.readout_bias else 0.0
-        gap, slope = average.pair(q_x, q_y, gap)
-        q_x, q_y, gap = _add_bias(v_w * average.mean_square(q_x), v_w * average.mean_square(q_y), gap, bias)
-        value = jnp.sqrt(q_x * q_y) * (1.0 - gap)
-        tangent = value + v_w * slope * tangent
+        q_x, q_y, gap, value, tangent = _layer(
+            kernel.activation, kernel.negative_slope, v_w, bias, q_x, q_y, gap, tangent, known
+        )
+        known = None
     return tangent if kernel.tangent else value
 
 
-_evaluate_jit = jax.jit(_evaluate, static_argnums=0)
+# The two steps are compiled by themselves: outside a larger program, networks of any depth run the same two.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _first(
+    v_in: float, bias: float, mean_square_x: Array, mean_square_y: Array, angle: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Variances, gap and K^0 of the first preactivations."""
+    half = jnp.sin(0.5 * angle)
+    q_x, q_y, gap = _add_bias(v_in * mean_square_x, v_in * mean_square_y, 2.0 * half * half, bias)
+    return q_x, q_y, gap, jnp.sqrt(q_x * q_y) * (1.0 - gap)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _layer(
+    activation: str,
+    negative_slope: float,
+    v_w: float,
+    bias: float,
+    q_x: Array,
+    q_y: Array,
+    gap: Array,
+    tangent: Array,
+    angle: Array | None,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """One step of the recursion: variances, gap, K^l and Theta^l of the next layer; `angle` if known better than by the gap."""
+    average = dual(activation, negative_slope)
+    gap, slope = average.pair(q_x, q_y, gap) if angle is None else average.pair(q_x, q_y, gap, angle)
+    q_x, q_y, gap = _add_bias(v_w * average.mean_square(q_x), v_w * average.mean_square(q_y), gap, bias)
+    value = jnp.sqrt(q_x * q_y) * (1.0 - gap)
+    return q_x, q_y, gap, value, value + v_w * slope * tangent
+
+
+evaluate_jit = jax.jit(evaluate, static_argnums=0)
 
 
 def _add_bias(q_x: Array, q_y: Array, gap: Array, v_b: float) -> tuple[Array, Array, Array]:
