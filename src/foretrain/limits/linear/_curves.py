@@ -180,8 +180,8 @@ class _Run:
 
     def _gaussian(self, live, share):
         """The same for the exact recursion, which gives the whole test loss."""
-        rate, batch = float(self.dynamics.rates[-1]), self.dynamics.batch_size
-        pairs = [gaussian_losses(self.measure, self.padded, self.times, rate, batch, self.noise[i]) for i in live]
+        rates, batch = self.dynamics.rates, self.dynamics.batch_size
+        pairs = [gaussian_losses(self.measure, self.padded, self.times, rates, batch, self.noise[i]) for i in live]
         parts, errors = (
             (np.stack(part, 1) for part in zip(*pairs, strict=True)) if pairs else (np.zeros((2, 0, 1)),) * 2
         )

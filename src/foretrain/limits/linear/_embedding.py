@@ -178,20 +178,24 @@ def _densities(measure: SpectralMeasure, z, inv_width: float, inv_samples: float
 
 
 @compiled
-def step_program(nodes, train, test, kernel, test_kernel, rates, inv_batch):
-    """Steps through rates; returns the states and the two sums before every step. Rate 0 is no step."""
+def step_program(nodes, train, test, kernel, test_kernel, rates, inv_batch, self_noise):
+    """Steps through rates; returns the states and the two sums before every step. Rate 0 is no step.
+
+    `self_noise` is what a mode's own fluctuations add to its decay: 1/B for exactly Gaussian inputs, else 0.
+    """
 
     def step(state, rate):
         train, test = state
         loss = jnp.sum(train, -1, keepdims=True)
-        keep, kick = (1.0 - rate * nodes) ** 2, rate * rate * inv_batch * loss
+        pull = rate * nodes
+        keep, kick = (1.0 - pull) ** 2 + self_noise * pull**2, rate * rate * inv_batch * loss
         sums = jnp.stack([loss[:, 0], jnp.sum(test, -1)])
         return (keep * train + kick * kernel, keep * test + kick * test_kernel), sums
 
     return jax.lax.scan(step, (train, test), rates)
 
 
-def scheduled_noise(measure: SpectralMeasure, times, rates, sizes, edge: float):
+def scheduled_noise(measure: SpectralMeasure, times, rates, sizes, edge: float, exact_gaussian: bool = False):
     """Train losses and noise parts of the test losses along a schedule, (2, time), with error estimates.
 
     Args:
@@ -200,6 +204,7 @@ def scheduled_noise(measure: SpectralMeasure, times, rates, sizes, edge: float):
         rates: learning rates, one a step; the last one goes on for ever.
         sizes: strength of the minibatch noise, 1/N, 1/P and variance of the label noise.
         edge: the largest eigenvalue of the finite kernel.
+        exact_gaussian: infinite sizes with exactly Gaussian inputs: whole test losses in place of their noise parts.
     """
     inv_batch, inv_n, inv_p, noise = (float(size) for size in sizes)
     last = float(np.max(times, initial=0.0))
@@ -208,14 +213,18 @@ def scheduled_noise(measure: SpectralMeasure, times, rates, sizes, edge: float):
     nodes, train, kernel, test_kernel = (
         np.stack([np.pad(part, (0, size - part.size)) for part in parts]) for parts in zip(*levels, strict=True)
     )
-    state = (train, np.zeros_like(train))
+    test, self_noise = np.zeros_like(train), 0.0
+    if exact_gaussian:
+        initial = np.asarray(measure.signal if measure.shift_signal is None else measure.shift_signal)
+        test[:, : initial.size], self_noise = initial, inv_batch
+    state = (train, test)
     results = np.empty((2, 2, times.size))
 
     def walk(state, rates, offset):
         for begin in range(0, len(rates), CHUNK):
             piece = np.pad(rates[begin : begin + CHUNK], (0, max(begin + CHUNK - len(rates), 0)))
             with jax.enable_x64(True):
-                state, sums = step_program(nodes, *state, kernel, test_kernel, piece, inv_batch)
+                state, sums = step_program(nodes, *state, kernel, test_kernel, piece, inv_batch, self_noise)
             here = (times >= offset + begin) & (times < offset + min(begin + CHUNK, len(rates)))
             at = (times[here] - offset - begin).astype(np.int64)
             results[..., here] = np.moveaxis(np.asarray(sums), 0, -1)[..., at]
@@ -225,16 +234,19 @@ def scheduled_noise(measure: SpectralMeasure, times, rates, sizes, edge: float):
     walk(state, np.full(contour.FIRST_OPEN_STEP, rates[-1]), len(rates))
     late = times >= len(rates) + contour.FIRST_OPEN_STEP
     if np.any(late):
-        parts = zip(nodes, *(np.asarray(part) for part in state), kernel, test_kernel, strict=True)
-        for level, own in enumerate(parts):
-            results[:, level, late] = _constant_end(*own, float(rates[-1]), inv_batch, times[late] - len(rates))
+        train, test = (np.asarray(part) for part in state)
+        for i in range(len(levels)):
+            weights = (train[i], test[i], kernel[i], test_kernel[i])
+            steps = times[late] - len(rates)
+            results[:, i, late] = _constant_end(nodes[i], *weights, float(rates[-1]), inv_batch, self_noise, steps)
     return results[:, 0], np.abs(results[:, 0] - results[:, 1])
 
 
-def _constant_end(nodes, train, test, kernel, test_kernel, rate: float, inv_batch: float, steps):
+def _constant_end(nodes, train, test, kernel, test_kernel, rate: float, inv_batch: float, self_noise: float, steps):
     """Train loss and noise part after many more steps at one rate, by generating functions."""
     shift, a = contour.step_points(steps, contour.OPEN_POINTS)
-    u = 1.0 / (shift[..., None] + rate * nodes * (2.0 - rate * nodes))
+    pull = rate * nodes
+    u = 1.0 / (shift[..., None] + pull * (2.0 - pull) - self_noise * pull**2)
     strength = rate * rate * inv_batch
     loss = (shift * (u @ train)) / (1.0 - strength * (u @ kernel))
     return 2.0 * np.sum(a * np.stack([loss, shift * (u @ test) + strength * (u @ test_kernel) * loss]), -1).real

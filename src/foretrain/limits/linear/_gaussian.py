@@ -13,6 +13,7 @@ import numpy as np
 
 from foretrain.limits.linear import _contour as contour
 from foretrain.limits.linear._compile import compiled
+from foretrain.limits.linear._embedding import MOST_STEPS, scheduled_noise
 from foretrain.limits.linear._measure import SpectralMeasure
 
 ROW_SIZES = (16, 128, 1024)
@@ -52,27 +53,33 @@ def gaussian_thresholds(measure: SpectralMeasure, learning_rate: float, batch_si
     }
 
 
-def gaussian_losses(
-    measure: SpectralMeasure, padded: SpectralMeasure, times, rate: float, batch_size: float, noise: float
-):
+def gaussian_losses(measure: SpectralMeasure, padded: SpectralMeasure, times, rates, batch_size: float, noise: float):
     """Train and test losses, (2, time), with their error estimates.
 
     Args:
         measure: the spectrum.
         padded: the same, padded to a compiled size.
         times: steps, `inf` allowed.
-        rate: learning rate, stable.
+        rates: learning rates, one a step; the last one goes on for ever and is stable.
         batch_size: $B$.
         noise: variance of the label noise.
     """
-    losses = np.empty((2, times.size))
+    rate = float(rates[-1])
+    losses = np.full((2, times.size), np.nan)
     start, end = times == 0, np.isinf(times)
     losses[:, start] = np.array([[np.sum(measure.signal) + noise], [measure.initial_loss]])
-    if np.any(end):
+    if np.any(end) and rate > 0.0:
         losses[:, end] = _final(measure, rate, batch_size, noise)[:, None]
     errors = np.zeros_like(losses)
     where = np.flatnonzero(~start & ~end)
-    if where.size:
+    if where.size and np.any(rates != rate):
+        if min(len(rates), times[where].max()) > MOST_STEPS:
+            errors[:, where] = np.inf
+        else:
+            edge = float(np.max(measure.eigenvalues))
+            sizes = (1.0 / batch_size, 0.0, 0.0, noise)
+            losses[:, where], errors[:, where] = scheduled_noise(measure, times[where], rates, sizes, edge, True)
+    elif where.size:
         fine, coarse = (
             _sum(padded, times[where], rate, batch_size, noise, *points)
             for points in (

@@ -71,9 +71,11 @@ class SpectralMeasure:
             return self
         one = jnp.broadcast_to(self.eigenvalues[..., :1], (*self.eigenvalues.shape[:-1], extra))
         zero = jnp.zeros_like(one)
-        weights = (self.trace, self.signal, self.shift, self.shift_signal)
-        padded = (None if part is None else jnp.concatenate([part, zero], -1) for part in weights)
-        return SpectralMeasure(jnp.concatenate([self.eigenvalues, one], -1), *padded)
+        trace, signal = (jnp.concatenate([part, zero], -1) for part in (self.trace, self.signal))
+        shifts = (
+            None if part is None else jnp.concatenate([part, zero], -1) for part in (self.shift, self.shift_signal)
+        )
+        return SpectralMeasure(jnp.concatenate([self.eigenvalues, one], -1), trace, signal, *shifts)
 
     @property
     def initial_loss(self):

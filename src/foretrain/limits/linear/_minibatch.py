@@ -145,12 +145,13 @@ class _Noise:
         mirrored = -float(np.max(self.measure.eigenvalues)) * (1.0 + np.exp(y))
         with np.errstate(divide="ignore"):
             static = [
-                one_point(self.measure, 0.0, *sizes).kappa.real for sizes in zip(1.0 / inv_n, 1.0 / inv_p, strict=True)
+                np.real(one_point(self.measure, 0.0, *sizes).kappa)
+                for sizes in zip(1.0 / inv_n, 1.0 / inv_p, strict=True)
             ]
         with jax.enable_x64(True):
             final = ridge_program(self.padded, np.zeros(noise.size), inv_n, inv_p, noise, ("both",))
         for i in self.problems:
-            df1, left = _test_kernel(self.measure, mirrored[i], inv_n[i])
+            df1, left = _test_kernel(self.measure, float(mirrored[i]), inv_n[i])
             right = _test_kernel(self.measure, float(static[i]), inv_n[i])[1]
             train = float(np.asarray(final)[i, 1, 0]) / (1.0 + inv_batch[i] * df1)
             self.losses[:, i, where] = np.array([[train], [0.5 * self.rate * inv_batch[i] * (right - left) * train]])

@@ -180,6 +180,7 @@ def quadratic_losses(measure, left: Points, right: Points, a, a_, inv_width, inv
 
 
 def _shift_sums(measure: SpectralMeasure, left: Points, right: Points, product) -> ShiftSums:
-    weights = (measure.shift_signal, measure.shift, measure.shift * measure.eigenvalues)
+    q = jnp.asarray(measure.shift)
+    weights = (measure.shift_signal, q, q * measure.eigenvalues)
     signal, trace, seen = (pair_sums(weight, left, right) for weight in weights)
     return ShiftSums(product * signal, product * trace, seen)

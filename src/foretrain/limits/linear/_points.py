@@ -146,11 +146,12 @@ def kappa_above_spectrum(
         inv_width: $1/N$.
         inv_samples: $1/P$.
     """
-    height = np.maximum(z.imag, np.where(z.real < 0, -z.real, 0.0))
-    descents = int(np.ceil(np.log2(np.max(height / z.imag))))
+    across, above = np.real(z), np.imag(z)
+    height = np.maximum(above, np.where(across < 0, -across, 0.0))
+    descents = int(np.ceil(np.log2(np.max(height / above))))
     # Paths come in few lengths, so that few programs are compiled.
     rows = next((count for count in (1, 16, 64) if count > descents), descents + 1)
-    path = z.real + 1j * np.maximum(z.imag, height * 0.5 ** np.arange(rows)[:, None])
+    path = across + 1j * np.maximum(above, height * 0.5 ** np.arange(rows)[:, None])
     path[-1] = z
     kappa, good = _padded(_on_paths, measure, path, inv_width, inv_samples)
     return np.where(good, kappa, np.nan)

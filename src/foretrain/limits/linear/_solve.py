@@ -73,11 +73,8 @@ def covers(problem: Problem) -> str | None:
         return f"no theory of the protocol {problem.training.kind!r}"
     if not isinstance(problem.task, (AbstractSpectralTask, AbstractDataTask)):
         return f"the task {problem.task.kind!r} has neither a spectrum nor data to measure one"
-    if getattr(problem.training, "exact_gaussian", False):
-        if np.any(np.isfinite(problem.model.width)):  # type: ignore[attr-defined]
-            return "exact_gaussian is known at infinite width only; choose width = inf, or leave it out"
-        if problem.training.schedule is not None:  # type: ignore[attr-defined]
-            return "exact_gaussian is offered for a constant learning rate only; leave it or the schedule out"
+    if getattr(problem.training, "exact_gaussian", False) and np.any(np.isfinite(problem.model.width)):  # type: ignore[attr-defined]
+        return "exact_gaussian is known at infinite width only; choose width = inf, or leave it out"
     return None
 
 
@@ -240,8 +237,9 @@ class _Grid:
                 losses = np.asarray(ridge_program(nodes, sizes["ridge"], 1.0 / n, 1.0 / p, noise, shares))
             test, train = losses[:, 0], losses[:, 1]
             relative = 2e-12
-            parts = test, train, relative * np.abs(test), relative * np.abs(train)
-            test, train, test_error, train_error = (np.where(np.isfinite(part), part, np.inf) for part in parts)
+            found = test, train, relative * np.abs(test), relative * np.abs(train)
+            test, train, test_error, train_error = (np.where(np.isfinite(part), part, np.inf) for part in found)
+            minibatch = []
             converged = np.ones(len(n), bool)[:, None]
             diverged = np.isinf(test[:, 0])[:, None]
         else:
@@ -270,7 +268,7 @@ class _Grid:
             with np.errstate(invalid="ignore"):
                 noises = [share * part for part in minibatch]
                 forcings = [result[name] - part for name, part in zip(("test_loss", "train_loss"), noises, strict=True)]
-            parts = dict(zip(MINIBATCH_PARTS, (*forcings, *noises), strict=True))
+            parts |= dict(zip(MINIBATCH_PARTS, (*forcings, *noises), strict=True))
         if any(name in PARTS for name in self.outputs):
             both, data, features, none = (test[:, i] for i in range(4))
             with np.errstate(invalid="ignore"):

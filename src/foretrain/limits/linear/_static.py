@@ -87,8 +87,8 @@ def _ridge_losses(measure, ridge, inv_n, inv_p, noise, shares):
 def _shift_sums(measure: SpectralMeasure, kappa, u) -> ShiftSums:
     # What is left of a direction that training inputs do not show is all of it.
     left = jnp.where(measure.eigenvalues > 0.0, kappa * u, 1.0)
-    signal, trace = jnp.sum(measure.shift_signal * left * left), jnp.sum(measure.shift * left * left)
-    return ShiftSums(signal, trace, jnp.sum(measure.shift * measure.eigenvalues * u * u))
+    q, signal = jnp.asarray(measure.shift), jnp.asarray(measure.shift_signal)
+    return ShiftSums(jnp.sum(signal * left * left), jnp.sum(q * left * left), jnp.sum(q * measure.eigenvalues * u * u))
 
 
 @partial(compiled, static=("shares",))
