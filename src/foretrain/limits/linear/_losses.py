@@ -16,6 +16,15 @@ from foretrain.limits.linear._kappa import FAR, inverse_size
 from foretrain.limits.linear._measure import SpectralMeasure
 from foretrain.limits.linear._programs import closed_losses, open_losses
 from foretrain.limits.linear._static import initial_losses, ridge_losses
+from foretrain.limits.linear._stochastic import (
+    StochasticDescent,
+    closed_noise,
+    closed_path,
+    closed_steps,
+    mirrored_points,
+    open_noise,
+    open_steps,
+)
 
 MAX_CLOSED_POINTS = 512
 
@@ -43,7 +52,7 @@ def losses(
         samples: $P$ (`inf` allowed).
         noise: variance of the label noise.
         dynamics: `Flow` (default) or any other. Derivatives with respect to the protocol itself are offered for a
-            constant `learning_rate` of `Descent`.
+            constant `learning_rate` of `Descent` and `StochasticDescent`, and for the `batch_size`.
         shares: pairs of predictors, as in `linear_curves`.
 
     Returns:
@@ -82,6 +91,8 @@ def losses(
         raise InvalidInput(f"losses(times): expected times >= 0, got {fixed[np.isnan(fixed) | (fixed < 0)][0]}.")
     result = jnp.zeros((2, len(shares), fixed.size))
     start, end = fixed == 0, np.isinf(fixed)
+    if isinstance(dynamics, StochasticDescent):
+        _refuse(dynamics, still, end)
     result = result.at[..., start].set(initial_losses(measure, noise, shares)[..., None])
     if np.any(end):
         final = ridge_losses(measure, 0.0, 1.0 / inv_n, 1.0 / inv_p, noise, shares)
@@ -91,6 +102,11 @@ def losses(
         result = result.at[..., middle].set(_flow(measure, moving[middle], inv_n, inv_p, noise, shares))
     elif middle.size:
         result = result.at[..., middle].set(_steps(measure, fixed[middle], inv_n, inv_p, noise, dynamics, shares))
+    if isinstance(dynamics, StochasticDescent) and "both" in shares:
+        finite = np.flatnonzero(~end)
+        part = _minibatches(measure, fixed[finite], inv_n, inv_p, noise, dynamics)
+        share = shares.index("both")
+        result = result.at[0, share, finite].add(part[1]).at[1, share, finite].set(part[0])
     return result[0], result[1]
 
 
@@ -158,4 +174,46 @@ def _steps(measure, times, inv_n, inv_p, noise, dynamics: Dynamics, shares):
             a = moving(z[None], a * still.values(z, t), t)
             part = closed_losses(measure, jnp.asarray(path), a, inv_n, inv_p, noise, shares)
         result = result.at[..., chosen].set(part)
+    return result
+
+
+def _refuse(dynamics: StochasticDescent, still: Dynamics | None, end: np.ndarray) -> None:
+    """Minibatches are differentiated at concrete, constant, finite settings."""
+    who = "losses(dynamics=StochasticDescent)"
+    if still is None:
+        raise InvalidInput(f"{who}: the contour needs concrete values; differentiate outside of jit.")
+    if dynamics.exact_gaussian or not still.constant:  # type: ignore[attr-defined]
+        raise InvalidInput(f"{who}: expected a constant rate without exact_gaussian; linear_curves has the others.")
+    if np.any(end):
+        raise InvalidInput(f"{who}: expected finite steps, got inf; linear_curves has the end of training.")
+
+
+def _minibatches(measure, times, inv_n, inv_p, noise, dynamics: StochasticDescent):
+    """Train losses and noise parts of the test losses at concrete steps: shape (2, time)."""
+    still: Any = dynamics.still()
+    fixed: list[Any] = [_concrete(part) for part in (measure.eigenvalues, measure.trace, measure.signal, inv_n, inv_p)]
+    nodes, sizes = SpectralMeasure(*fixed[:3]), fixed[3:]
+    with np.errstate(divide="ignore"):
+        gain = float(still.gain(nodes, *(np.divide(1.0, size) for size in sizes)))
+    if gain >= 1.0:
+        return jnp.where(times == 0, jnp.stack([jnp.sum(measure.signal) + noise, 0.0])[:, None], jnp.inf)
+    rate = jnp.asarray(dynamics.learning_rate, float)
+    rate = rate if rate.ndim == 0 else rate[0]
+    inv_batch = 1.0 / jnp.asarray(dynamics.batch_size, float)
+    if not dynamics.replacement:
+        inv_batch = (inv_batch - inv_p) / (1.0 - inv_p)
+    rest = (rate, inv_batch, inv_n, inv_p, noise)
+    result = jnp.zeros((2, times.size)).at[0].set(jnp.sum(measure.signal) + noise)
+    late = np.flatnonzero(times >= contour.FIRST_OPEN_STEP)
+    if late.size:
+        late = late[np.argsort(times[late])]
+        shift, half, a = open_steps(times[late], contour.OPEN_POINTS)
+        part = open_noise(measure, mirrored_points(half, rate), shift, half, a, *rest)
+        result = result.at[:, late].set(part)
+    early = np.flatnonzero((times < contour.FIRST_OPEN_STEP) & (times > 0))
+    if early.size:
+        shift, half, a = closed_steps(times[early], contour.GENERATING_POINTS)
+        halves = closed_path(nodes, float(still.rates[-1]), contour.GENERATING_POINTS, *map(float, sizes))
+        part = closed_noise(measure, mirrored_points(halves, rate), shift, half, a, *rest)
+        result = result.at[:, early].set(part)
     return result

@@ -78,7 +78,9 @@ class _Noise:
             both = (np.tile(part, (batch, 1, 1)) for part in (z, shift, half, a))
             sizes = (size[index] for size in self.sizes)
             with jax.enable_x64(True):
-                losses, good = open_noise_program(self.padded, *both, self.rate, *sizes, len(order))
+                losses, good = open_noise_program(
+                    self.padded, *both, np.full(len(index), self.rate), *sizes, len(order)
+                )
             losses = np.asarray(losses).reshape(batch, 2, 2, rows)[: len(chunk), ..., : len(order)]
             return losses, np.asarray(good).reshape(batch, 2, rows)[: len(chunk), :, : len(order)].all(1)
 

@@ -22,7 +22,7 @@ from foretrain.limits.linear._compile import compiled
 from foretrain.limits.linear._dynamics import Descent
 from foretrain.limits.linear._edge import critical_batch, max_stable_lr, noise_factor, sgd_gain
 from foretrain.limits.linear._gaussian import gaussian_gain, gaussian_thresholds
-from foretrain.limits.linear._kappa import FAR, advance, begin, follow_rays
+from foretrain.limits.linear._kappa import FAR, advance, begin, follow_rays, implicit_kappa
 from foretrain.limits.linear._measure import SpectralMeasure
 from foretrain.limits.linear._pairs import points
 
@@ -44,6 +44,17 @@ class StochasticDescent(Descent):
     batch_size: float
     replacement: bool = True
     exact_gaussian: bool = False
+
+    def still(self):
+        """With plain numbers for the rate and the batch."""
+        full_batch = super().still()
+        try:
+            batch = float(jax.lax.stop_gradient(self.batch_size))
+        except jax.errors.ConcretizationTypeError:
+            return None
+        if full_batch is None:
+            return None
+        return StochasticDescent(full_batch.learning_rate, batch, self.replacement, self.exact_gaussian)
 
     def inverse_batch(self, samples):
         """The strength of the noise relative to batches of one drawn with replacement."""
@@ -150,7 +161,7 @@ def open_noise_program(
         shift: $x-1$, shape (problem, time, point).
         half: $\\sqrt x-1$, same shape.
         a: weights, same shape.
-        rate: learning rate.
+        rate: learning rates, one per problem.
         inv_batch: one per problem.
         inv_width: one per problem.
         inv_samples: one per problem.
@@ -161,7 +172,7 @@ def open_noise_program(
         Losses (problem, 2, time) and flags (problem, time); rows beyond `count` are zero and False.
     """
 
-    def one(z, shift, half, a, inv_batch, inv_width, inv_samples, noise):
+    def one(z, shift, half, a, rate, inv_batch, inv_width, inv_samples, noise):
         rows = z.shape[0]
 
         def follow(i, state):
@@ -174,7 +185,7 @@ def open_noise_program(
         _, losses, good = jax.lax.fori_loop(0, count, follow, start)
         return losses, good
 
-    return jax.vmap(one)(z, shift, half, a, inv_batch, inv_width, inv_samples, noise)
+    return jax.vmap(one)(z, shift, half, a, rate, inv_batch, inv_width, inv_samples, noise)
 
 
 @compiled
@@ -185,6 +196,30 @@ def closed_noise_program(
     kappas, good = follow_rays(measure, path, inv_width, inv_samples)
     parts = transforms(measure, kappas[-1], path[-1], shift, half, rate, inv_batch, inv_width, inv_samples, noise)
     return 2.0 * (parts @ a.T).real, good[-1]
+
+
+@jax.jit
+def open_noise(measure: SpectralMeasure, z, shift, half, a, rate, inv_batch, inv_width, inv_samples, noise):
+    """Differentiable train losses and noise parts of one problem on open contours, a row per step: shape (2, time)."""
+    kappas, good = follow_rays(measure, z, inv_width, inv_samples)
+
+    @jax.checkpoint
+    def evaluate(row):
+        kappa, z, shift, half, a = row
+        kappa = implicit_kappa(kappa, z, measure, inv_width, inv_samples)
+        parts = transforms(measure, kappa, z, shift, half, rate, inv_batch, inv_width, inv_samples, noise)
+        return 2.0 * jnp.sum(a * parts, -1).real
+
+    return jnp.where(good, jax.lax.map(evaluate, (kappas, z, shift, half, a)).T, jnp.nan)
+
+
+@jax.jit
+def closed_noise(measure: SpectralMeasure, path, shift, half, a, rate, inv_batch, inv_width, inv_samples, noise):
+    """The same for early steps on the closed contour at the end of `path`."""
+    kappas, good = follow_rays(measure, path, inv_width, inv_samples)
+    kappa = implicit_kappa(kappas[-1], path[-1], measure, inv_width, inv_samples)
+    parts = transforms(measure, kappa, path[-1], shift, half, rate, inv_batch, inv_width, inv_samples, noise)
+    return jnp.where(good[-1], 2.0 * (parts @ a.T).real, jnp.nan)
 
 
 def closed_path(measure: SpectralMeasure, rate: float, m: int, inv_width: float, inv_samples: float):
