@@ -8,7 +8,8 @@ from foretrain.errors import InvalidInput, TooLarge
 from foretrain.kernels import NNGP, _top, jackknife_error, measure_spectrum
 from foretrain.kernels._lanczos import block_lanczos
 from foretrain.kernels._resolvent import Sample
-from foretrain.kernels._top import Gram, TopLeftOut, TopSample
+from foretrain.kernels._top import Gram, TopLeftOut, TopSample, _weights
+from foretrain.tasks import Spectrum
 
 LINEAR = NNGP(depth=0)
 FEATURES = 1500
@@ -37,6 +38,12 @@ def ridge_test_error(spectrum, noise, samples, ridge):
     power = spectrum.eigenvalues * spectrum.target_power * multiplicity
     variance = np.sum(multiplicity * (eigenvalues / (eigenvalues + kappa)) ** 2) / samples
     return (np.sum(power * (kappa / (eigenvalues + kappa)) ** 2) + noise) / (1 - variance)
+
+
+def prediction_error(measured, samples, ridge):
+    """Standard error of that prediction, from the replicates."""
+    values = [ridge_test_error(spectrum, noise, samples, ridge) for spectrum, noise in measured.replicates]
+    return jackknife_error(np.array(values))
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +157,12 @@ def test_more_copies_of_an_eigenvalue_than_columns(decomposed):
     sample = top_sample(700 * np.eye(700), targets, 10)
     assert np.sum(sample.weights) == pytest.approx(700, rel=1e-9)
     assert np.allclose(sample.eigenvalues, 1.0, rtol=1e-12)
+
+
+def test_weights_of_a_null_space():
+    """Nothing but zeros below the converged pairs: they share the modes that are left."""
+    weights = _weights(np.array([2.0, 1.0, 0.0, 0.0]), np.array([1.2, 0.9, 30.0, 50.0]), 2, (100.0, 3.0, 5.0))
+    assert np.allclose(weights, [1.0, 1.0, 98.0 * 30 / 80, 98.0 * 50 / 80], rtol=1e-12)
 
 
 # --- the Gram matrix and the replicates ----------------------------------------------------------------------------------
@@ -270,10 +283,7 @@ def test_predictions_both_ways(both, task):
         values, errors = [], []
         for measured in both:
             values.append(ridge_test_error(measured.spectrum, measured.noise.value, samples, ridge))
-            replicates = np.array([ridge_test_error(*r, samples, ridge) for r in measured.replicates])
-            errors.append(jackknife_error(replicates))
-        from foretrain.tasks import Spectrum
-
+            errors.append(prediction_error(measured, samples, ridge))
         truth = ridge_test_error(Spectrum(eigenvalues, power / eigenvalues), 0.1, samples, ridge)
         assert abs(values[1] - truth) < 3 * errors[1] < 0.6 * truth
         assert abs(values[1] - values[0]) < 3 * max(errors)
@@ -330,12 +340,10 @@ def test_a_large_sample_resolves_more():
     assert measured.resolved > 1200
     # Squares of Gaussians scatter by sqrt(2/M): four standard deviations for each of twenty modes.
     assert np.all(np.abs(measured.eigenvalues[:20] / eigenvalues[:20] - 1) < 4 * np.sqrt(2 / 6200))
-    from foretrain.tasks import Spectrum
-
     for samples, ridge in ((300, 1e-2), (1500, 1e-3), (4000, 1e-3)):
         truth = ridge_test_error(Spectrum(eigenvalues, power / eigenvalues), 0.1, samples, ridge)
         value = ridge_test_error(measured.spectrum, measured.noise.value, samples, ridge)
-        error = jackknife_error(np.array([ridge_test_error(*r, samples, ridge) for r in measured.replicates]))
+        error = prediction_error(measured, samples, ridge)
         # Three replicates leave two degrees of freedom: 9.9 is their 99 % quantile.
         assert abs(value - truth) < 9.9 * error
         assert error < 0.05 * truth

@@ -117,11 +117,11 @@ def _weights(
             if sums[0] == single:
                 return weights
             continue
-        scale = max(values[single], 1e-300)
+        scale = values[single] if values[single] > 0.0 else 1.0  # a null space has a number only
         powers = (values[rest] / scale) ** np.arange(3)[:, None]
         head = np.sum(values[:single] ** np.arange(3)[:, None], axis=1)
         left = (np.array(sums) - head) / scale ** np.arange(3)
-        for order in (3, 2, 1):
+        for order in (3, 2, 1) if values[single] > 0.0 else (1,):
             basis = powers[:order]
             change = np.linalg.lstsq(
                 (basis * weights[rest]) @ basis.T, left[:order] - basis @ weights[rest], rcond=1e-10
