@@ -209,7 +209,7 @@ def _check_top_memory(points: int, outputs: int, modes: int, groups: int, budget
     """Refuse what the Krylov method would need: matrix, basis and Ritz vectors, predictors of all replicates, fresh rows."""
     item = np.dtype(precision(points)).itemsize
     columns = 2 * min(LARGEST_SPACE, points) * 8 + (groups + 1) * (_CUTOFFS * outputs + modes) * item
-    columns += 3 * _FRESH_BLOCK * 8 + 2 * _CUTOFFS * outputs * 8
+    columns += 3 * _FRESH_BLOCK * 8 + 4 * _CUTOFFS * outputs * 8
     check_memory(
         points + columns // item, points, budget, dtype=np.dtype(precision(points)).name, who="measure_spectrum"
     )
