@@ -69,7 +69,7 @@ def train_study(study: Study, *, store: Store | None = None, progress: Progress 
             progress(finished + count * done // max(1, total), study.seeds, label)
 
     def compute() -> LearningCurves:
-        options: dict[str, Any] = {"seeds": count, "seed": study.seed + finished}
+        options: dict[str, Any] = {"seeds": count, "seed": study.seed + finished, "minibatches": study.minibatches}
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
             curves = train(study.problem, study.raw_times, **options, throw=False, progress=advance)
@@ -81,7 +81,7 @@ def train_study(study: Study, *, store: Store | None = None, progress: Progress 
     try:
         for count in _pieces(study.seeds):
             advance(0, 1, "train")
-            parts = ("train", study.problem, study.times, study.seed + finished, count)
+            parts = ("train", study.problem, study.times, study.seed + finished, count, study.minibatches)
             pieces.append(through(store, parts, compute))
             finished += count
     except TrainingInterrupted as interruption:
@@ -131,12 +131,10 @@ def pool(pieces: Sequence[LearningCurves]) -> LearningCurves:
     gone = np.sum(variables["status"][1] == "diverged")
     messages = combine_messages([m for piece in pieces for m in piece.messages])
     if gone and "max_stable_lr" in variables:  # the pieces say the same, each in its own numbers
-        size, edge = variables["status"][1].size, variables["max_stable_lr"][1]
-        messages = [
-            f"train: {gone} of {size} points diverged: their learning rate is past the edge of stability of some draws. The "
-            f"edge max_stable_lr is {edge.min():.4g} to {edge.max():.4g} in the mean over draws; choose a learning rate "
-            "well below it."
-        ]
+        from foretrain.training._collect import divergence_message
+
+        status, edges = variables["status"][1], variables["max_stable_lr"][1]
+        messages = [divergence_message(int(gone), status.size, edges, first.attrs["training"])]
     attrs = {**first.attrs, "seeds": int(counts.sum()), "messages": messages}
     return LearningCurves(variables, first.coords, attrs)
 

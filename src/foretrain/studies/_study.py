@@ -27,7 +27,7 @@ SCHEMA = 1
 _LARGEST_FILE = 64 * 2**20
 _SECTIONS = ("task", "model", "training")
 _TOP = ("schema", "title", *_SECTIONS, "solve")
-_STUDY_KEYS = ("times", "seeds", "seed", "outputs")
+_STUDY_KEYS = ("times", "seeds", "seed", "minibatches", "outputs")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,6 +110,7 @@ class Study(Declaration):
         times: A list of times or steps, or a range; `None` for protocols without time.
         seeds: How many finite networks `train` averages over at every point.
         seed: Where their random numbers start; the same number gives the same networks.
+        minibatches: `"sampled"`, or `"averaged"`: what `train` does about the randomness of SGD's minibatches.
         outputs: Further variables that `solve` returns, for example `("bias",)`.
         title: One line for tables and reports.
         solve: Options of `solve`.
@@ -130,6 +131,7 @@ class Study(Declaration):
     times: TimeRange | tuple[float, ...] | None = custom(_parse_times, default=None)
     seeds: int = _whole(1, 1_000_000, 10)
     seed: int = _whole(0, 2**32 - 1, 0)
+    minibatches: str = choice(("sampled", "averaged"), axis=False, default="sampled")
     outputs: tuple[str, ...] = custom(_parse_outputs, default=())
     title: str | None = text(default=None)
     solve: SolveOptions = custom(_parse_options, default=SolveOptions())

@@ -1,6 +1,8 @@
-"""Train finite models: exact evolution of linear and random-feature students, many seeds at once."""
+"""Train finite models: exact evolution, and stochastic gradient descent, of linear and random-feature students."""
 
+from foretrain.training._average import average_descent as average_descent
 from foretrain.training._data_student import data_draws as data_draws
+from foretrain.training._descend import descend as descend
 from foretrain.training._draw import Draw as Draw
 from foretrain.training._draw import Samples as Samples
 from foretrain.training._evolution import Decomposition as Decomposition

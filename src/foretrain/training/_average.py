@@ -22,26 +22,33 @@ $$V'_{ij}=(1-\eta u_i)(1-\eta u_j)V_{ij}+\frac{\eta^2}B\Big[u_iu_jD_{ij}+\delta_
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from foretrain.problems import SGD, GradientDescent, OnePassSGD
+from foretrain.problems import SGD, OnePassSGD
 from foretrain.training._batches import Times, step_sizes
 from foretrain.training._draw import Draw, Samples, at_noise_levels
-from foretrain.training._evolution import Decomposition, Evolution, Moments, evolve
+from foretrain.training._evolution import Decomposition, Evolution, Moments, _apply
+from foretrain.training._losses import Readout, evolution
 from foretrain.training._one_pass import best_readout
-from foretrain.training._stability import before_training, blown_up
 
 # Steps between two looks at the clock: at most so many, and at most so many multiplications.
 _STEPS, _PRODUCTS = 1024, 1e10
 
-# Test and train loss that minibatches add, at all noise levels and times.
-Added = tuple[Float[np.ndarray, "noise time"], Float[np.ndarray, "noise time"]]
 # Step sizes, their squares times variance factors, first and last step.
 Stretch = tuple[Float[np.ndarray, " steps"], Float[np.ndarray, " steps"], int, int]
+
+
+class Run(NamedTuple):
+    """The mean readout of a student, and the test and train losses that minibatches add to it."""
+
+    mean: Readout
+    test: Float[np.ndarray, "noise time"]
+    train: Float[np.ndarray, "noise time"]
 
 
 def average_descent(
@@ -66,38 +73,30 @@ def average_descent(
         check: Called now and then; may raise to stop.
 
     Returns:
-        As `evolve`. Diverged is what full-batch descent diverges on, and a loss from where it is a million times what it was
-        before training.
+        As `evolve`. A run counts as diverged from where a loss is a million times what it was before training.
     """
-    mean = GradientDescent(protocol.learning_rate, schedule=protocol.schedule)
-    sizes, population = ensemble, draw.population
-    found = evolve(draw.students, draw.moments, mean, times, noise=noise, ensemble=sizes, population=population)
     rates = step_sizes(protocol, times)
-    added = []
+    runs: list[Run] = []
+    residuals = []
     with jax.enable_x64(True):
         for student, source in enumerate(draw.sources[: max(ensemble)]):
             test = _own_second(draw, student)
             if isinstance(source, Samples):
                 factor = _variance_factor(protocol, len(source.targets))
                 levels, squares = at_noise_levels(source, noise), factor * rates**2
-                added.append(_multi_pass(draw.students[student], levels, test, rates, squares, times, check))
+                runs.append(_multi_pass(draw.students[student], levels, test, rates, squares, times, check))
+                residuals.append(levels.targets[:, None] - _apply(source.matrix, runs[-1].mean))
             else:
                 squares = rates**2 / protocol.batch_size  # type: ignore[operator]
-                added.append(_one_pass(source, test, rates, squares, times, noise, check))
-    gone = found.diverged[None]
-    losses = []
-    for which, loss in enumerate((found.test_loss, found.train_loss)):
-        extra = [_of_mean([a[which] for a in added[:size]], size) for size in ensemble]
-        losses.append(loss + np.stack(extra, axis=1))
-    gone = gone | blown_up(*losses, before_training(draw, noise), times)
-    test_loss, train_loss = (np.where(gone, np.inf, loss) for loss in losses)
-    return Evolution(test_loss, train_loss, np.any(gone, axis=0), found.largest_eigenvalue)  # type: ignore[arg-type]
+                runs.append(_one_pass(source, test, rates, squares, times, noise, check))
+    if len(draw.sources) == 1:  # infinitely wide students are all the same
+        runs, residuals = runs * max(ensemble), residuals * max(ensemble)
 
+    def added(size: int) -> tuple[np.ndarray, np.ndarray]:
+        """To the mean prediction of students with independent batches."""
+        return sum(run.test for run in runs[:size]) / size**2, sum(run.train for run in runs[:size]) / size**2
 
-def _of_mean(added: Sequence[np.ndarray], size: int) -> np.ndarray:
-    """For the mean prediction of students with independent batches; infinitely wide ones are all the same student."""
-    alike = size if len(added) == 1 else 1
-    return alike * sum(added[1:], start=added[0]) / size**2
+    return evolution(draw, [run.mean for run in runs], residuals, times, noise, ensemble, added)
 
 
 def _variance_factor(protocol: SGD | OnePassSGD, samples: int) -> float:
@@ -144,20 +143,21 @@ def _multi_pass(
     squares: np.ndarray,
     times: Times,
     check: Callable[[], None],
-) -> Added:
+) -> Run:
     values, basis, count = student.eigenvalues, student.basis, len(samples.targets)
     if basis is None:
         raise ValueError("average_descent: samples always have a basis")
     if student.features is not None:
         out = back = student.features @ basis
-        form = _rotated(test, basis)
+        lifted = basis
     else:
         back, out = basis, basis * (count * values)
         lifted = basis if samples.is_gram else samples.matrix.T @ basis
-        form = _rotated(test, lifted)
+    form = _rotated(test, lifted)
     size = int(max(1, min(_STEPS, _PRODUCTS / (count * len(values) ** 2))))
     levels = samples.targets.shape[-1]
     found = np.full((2, levels, len(times)), np.nan)
+    means = np.full((len(values), len(times), samples.targets.shape[1], levels), np.nan)
     tables = tuple(jnp.asarray(a) for a in (out, back, values))
     for level in range(levels):
         targets = samples.targets[:, :, level]
@@ -170,9 +170,10 @@ def _multi_pass(
             covariance = np.asarray(state[1])
             if not np.all(np.isfinite(covariance)):
                 break
+            means[:, position, :, level] = np.asarray(state[0])
             found[0, level, position] = np.sum(form * covariance)
             found[1, level, position] = np.sum((out @ covariance) * out) / count
-    return found[0], found[1]
+    return Run(_apply(lifted, means), *found)
 
 
 @jax.jit
@@ -213,12 +214,13 @@ def _one_pass(
     times: Times,
     noise: Sequence[float],
     check: Callable[[], None],
-) -> Added:
+) -> Run:
     values, basis, best, left = best_readout(moments)
     # Without a shift the test's second moment is the population's own, diagonal here; then variances are enough.
     form = values if test is moments.second or np.array_equal(test, moments.second) else _rotated(test, basis)
     program = _one_pass_steps if form.ndim == 1 else _one_pass_matrix_steps
     found = np.full((2, len(noise), len(times)), np.nan)
+    means = np.full((len(values), len(times), 1, len(noise)), np.nan)
     for level, variance in enumerate(noise):
         state = jnp.asarray(-best), jnp.zeros((len(values),) * form.ndim)
         for position, stretches in _stretches(rates, squares, times, _STEPS):
@@ -228,9 +230,10 @@ def _one_pass(
             covariance = np.asarray(state[1])
             if not np.all(np.isfinite(covariance)):
                 break
+            means[:, position, 0, level] = best + np.asarray(state[0])
             variances = covariance if covariance.ndim == 1 else np.diag(covariance)
             found[:, level, position] = np.sum(form * covariance), np.sum(values * variances)
-    return found[0], found[1]
+    return Run(_apply(basis, means), *found)
 
 
 @jax.jit

@@ -17,6 +17,8 @@ _FRACTION = 0.7
 _LONGEST_HOURS = 72.0
 # Operations per second of one core on matrix products of middling size; only the order of magnitude matters.
 _SPEED = 2e10
+# Seconds of one core for: a step that does nothing, a number that is read from memory, a Gaussian number.
+_STEP, _READ, _DRAW = 1e-6, 2e-10, 8e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,9 @@ class Cost:
 
     bytes: float
     operations: float
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.bytes + other.bytes, self.operations + other.operations)
 
 
 def linear_cost(modes: int, widths: Sequence[float], samples: Sequence[float], students: int, times: int) -> Cost:
@@ -61,6 +66,46 @@ def data_cost(data: DataSet, widths: Sequence[float], samples: Sequence[float], 
     )
 
 
+def stepping_cost(
+    steps: int,
+    batch_sizes: Sequence[int],
+    sizes: Sequence[tuple[float, float]],
+    columns: int,
+    students: int,
+    times: int,
+    averaged: bool,
+) -> Cost:
+    """What stepping adds to the cost of one seed.
+
+    Args:
+        steps: Steps to the latest time.
+        batch_sizes: Of every trajectory of a size.
+        sizes: Features and samples of every size; infinitely many samples are fresh Gaussian ones.
+        columns: Outputs times noise levels.
+        students: Students in the largest ensemble.
+        times: How many times are kept.
+        averaged: Whether the covariance of the readout is stepped, instead of the readout.
+    """
+    most, seconds = 0.0, 0.0
+    for features, samples in sizes:
+        side = min(features, samples)
+        for batch in batch_sizes:
+            if averaged and math.isinf(samples):
+                seconds += _STEP + columns * features**2 * _READ
+                most = max(most, 4 * features**2)
+            elif averaged:
+                seconds += columns * (5 * _STEP + 4 * samples * side**2 / _SPEED)
+                most = max(most, 4 * samples * side + 6 * side**2)
+            elif math.isinf(samples):
+                seconds += _STEP + (features + 2 * batch) * _DRAW + 5 * columns * features * _READ
+                most = max(most, features**2)
+            else:
+                seconds += _STEP + batch * (samples if samples < features else 2 * features) * (1 + columns) * _READ
+                most = max(most, samples * side if samples < features else samples * features)
+        most = max(most, 3 * (samples if math.isfinite(samples) else features) * times * columns)
+    return Cost(8 * (most + 2 * steps), students * steps * seconds * _SPEED)
+
+
 def plan_workers(cost: Cost, seeds: int) -> int:
     """How many seeds may run at once.
 
@@ -77,7 +122,7 @@ def plan_workers(cost: Cost, seeds: int) -> int:
     hours = cost.operations * seeds / workers / _SPEED / 3600
     if hours > _LONGEST_HOURS:
         raise TooLarge(
-            f"train: about {hours:.0f} hours of computation for {seeds} seeds; use fewer modes, smaller sizes or fewer seeds."
+            f"train: about {hours:.0f} hours of computation for {seeds} seeds; use fewer modes, steps or seeds, or smaller sizes."
         )
     return workers
 

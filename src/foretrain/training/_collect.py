@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from foretrain.curves import LearningCurves
-from foretrain.problems import Problem
+from foretrain.problems import SGD, OnePassSGD, Problem
 from foretrain.training._sampling import mean_and_error
 
 # Axes whose points share the random numbers of a draw. With the axes of the protocol, which share its decomposition too,
@@ -48,6 +48,7 @@ def collect(
     looped: Mapping[str, tuple],
     pieces: Mapping[tuple[int, ...], Mapping[int, SeedResult]],
     seeds: Sequence[int],
+    facts: Mapping[str, Any],
 ) -> LearningCurves:
     """Averages over seeds, with the problem's axes as dimensions.
 
@@ -57,6 +58,7 @@ def collect(
         looped: Names and values of the looped axes.
         pieces: For every point of the looped axes, the result of every seed.
         seeds: The seeds that all pieces have.
+        facts: Further attributes of the result.
     """
     axes = problem.axes()
     rates = [name for name in axes if is_rate(problem, name)]
@@ -89,17 +91,36 @@ def collect(
         kept = [name for name in axes if name in names and name != "learning_rate"]
         averaged("max_stable_lr", edges, names, kept)
         if np.any(gone):
-            mean = variables["max_stable_lr"][1]
             messages.append(
-                f"train: {int(np.sum(gone))} of {gone.size} points diverged: their learning rate is past the edge of stability of "
-                f"some draws. The edge max_stable_lr is {np.min(mean):.4g} to {np.max(mean):.4g} in the mean over draws; "
-                "choose a learning rate well below it."
+                divergence_message(int(np.sum(gone)), gone.size, variables["max_stable_lr"][1], problem.training.kind)
             )
     coords = {name: np.asarray(values) for name, values in axes.items()}
     if times is not None:
         coords["time"] = times
-    attrs = {**problem.facts(), "verb": "train", "seeds": len(seeds), "first_seed": int(seeds[0])}
+    attrs = {**problem.facts(), "verb": "train", "seeds": len(seeds), "first_seed": int(seeds[0]), **facts}
     return LearningCurves(variables, coords, attrs | {"messages": messages})
+
+
+def divergence_message(gone: int, points: int, edges: Float[np.ndarray, "*grid"], protocol: str) -> str:
+    """What is said when points diverged.
+
+    Args:
+        gone: How many.
+        points: Of how many.
+        edges: `max_stable_lr` over the grid.
+        protocol: Kind of the protocol.
+    """
+    range_ = f"{np.min(edges):.4g} to {np.max(edges):.4g} in the mean over draws"
+    if protocol in (SGD.kind, OnePassSGD.kind):
+        return (
+            f"train: {gone} of {points} points diverged in some draws. Full-batch descent is stable up to max_stable_lr, which is "
+            f"{range_}; the noise of small batches makes stochastic gradient descent diverge below it. Lower the learning rate "
+            "or raise batch_size."
+        )
+    return (
+        f"train: {gone} of {points} points diverged: their learning rate is past the edge of stability of some draws. The edge "
+        f"max_stable_lr is {range_}; choose a learning rate well below it."
+    )
 
 
 def _arrange(array: np.ndarray, names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:

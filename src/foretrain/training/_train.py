@@ -17,7 +17,7 @@ from foretrain.kernels import NNGP, NTK
 from foretrain.problems import SGD, AbstractProtocol, Kernel, OnePassSGD, Problem, RandomFeatures, protocol_times
 from foretrain.tasks import AbstractDataTask, AbstractSpectralTask, DataSet
 from foretrain.training._average import average_descent
-from foretrain.training._budget import data_cost, linear_cost, plan_workers
+from foretrain.training._budget import data_cost, linear_cost, plan_workers, stepping_cost
 from foretrain.training._collect import SIZES, SeedResult, collect, is_rate, values_of
 from foretrain.training._data_student import data_draws
 from foretrain.training._descend import descend
@@ -83,9 +83,12 @@ def train(
 
     Spectral tasks are drawn with Gaussian data and projections; data tasks draw training rows and the frozen weights of
     random networks, and `width = inf` on them is regression with the infinite-width kernel. Only the readout is trained,
-    by an exact eigendecomposition: no protocol is stepped, and times, rates, ridges and noise levels of a size cost almost
-    nothing. `samples` on data counts rows drawn without replacement; the others test (at most 10 000 of them), unless the
-    task has its own test rows.
+    by an exact eigendecomposition: no full-batch protocol is stepped, and times, rates, ridges and noise levels of a size cost
+    almost nothing. Stochastic gradient descent is stepped, once for every learning rate and batch size.
+
+    `samples` on data counts rows drawn without replacement; the others test (at most 10 000 of them), unless the task has its
+    own test rows. One pass over data takes its rows in order, each once (students of an ensemble see the same rows); one pass
+    over a spectral task draws fresh Gaussian ones.
 
     Time and learning rate belong to $\frac1{2P}\sum_\mu|y_\mu-f(x_\mu)|^2$, `ridge` to $\frac1P|y-f|^2+\text{ridge}|W|^2$.
 
@@ -95,14 +98,20 @@ def train(
         seeds: How many independent draws are averaged.
         seed: The draws are numbered `seed`, ..., `seed + seeds - 1`; the same numbers give the same draws in any sweep.
             Sizes share their randomness: a smaller width takes the first features of a larger one.
+        minibatches: `"sampled"` simulates stochastic gradient descent. `"averaged"` computes its losses averaged exactly over
+            all choices of minibatches, given the data and features of a seed, at the price of matrix products instead of
+            vector products a step. It needs `sgd` or, on spectral tasks, `one-pass-sgd`. An average counts the rare runs that
+            blow up: it diverges at learning rates where most sampled runs are fine.
         throw: Kept for symmetry with `solve`; a diverged point is a value, and nothing else can fail at a single point.
         progress: `progress(done, total, label)`, called after every finished seed.
 
     Returns:
         `test_loss` and `train_loss`, means of squared errors without a factor one half and summed over outputs, each with
         `_stderr`, the standard error of the mean over seeds (NaN for one seed); `test_loss` leaves the label noise out.
-        `status` without time; `diverged` where any seed's learning rate was past its own edge, with losses `inf`.
-        `max_stable_lr` and `_stderr` for protocols with a learning rate. Divergence also warns, and names the edge.
+        `status` without time; `diverged` where any seed's learning rate was past its own edge, with losses `inf`;
+        for stochastic gradient descent, where the losses of any seed grew to a million times what they were.
+        `max_stable_lr` and `_stderr` for protocols with a learning rate: the edge of full-batch descent on the same draw, also
+        for stochastic gradient descent, which small batches make unstable below it. Divergence also warns, and names the edge.
 
     Raises:
         UnsupportedProblem: A size of the grid cannot be trained; says which and names `solve`.
@@ -149,7 +158,8 @@ def train(
         if not common:
             raise
         interrupted, numbers = True, sorted(common)
-    curves = collect(problem, grid, looped, pieces, numbers)
+    facts = {"minibatches": minibatches} if isinstance(problem.training, (SGD, OnePassSGD)) else {}
+    curves = collect(problem, grid, looped, pieces, numbers, facts)
     for message in curves.messages:
         warnings.warn(message, ForetrainWarning, stacklevel=2)
     if interrupted:
@@ -226,6 +236,7 @@ def _worker(
         shared = {"kernel": kernel, "depth": depth, "activation": activation, "students": students}
         draws = functools.partial(data_draws, data, widths, rows, **shared)
         cost = data_cost(data, widths, rows, students, count)
+        features, sizes, outputs = widths, [float(row) for row in rows], data.targets.shape[1]
     else:
         spectrum = task.spectrum()  # type: ignore[attr-defined]
         sizes = [math.inf if size is None else size for size in samples]
@@ -235,6 +246,12 @@ def _worker(
         noisy = any(noise > 0 for noise in noises)
         shared = {"students": students, "noisy": noisy, "test_eigenvalues": tested}
         draws = functools.partial(linear_draws, eigenvalues, coefficients, widths, sizes, **shared)
+        features, outputs = [min(width, len(eigenvalues)) for width in widths], 1
+    if isinstance(training, (SGD, OnePassSGD)) and times is not None:
+        pairs = [(n, p) for n in features for p in sizes]
+        batches = [protocol.batch_size for protocol in protocols]  # type: ignore[attr-defined]
+        columns = outputs * len(noises)
+        cost += stepping_cost(int(times.max()), batches, pairs, columns, students, count, averaged)
 
     def work(seed: int, check: Callable[[], None]) -> SeedResult:
         result = SeedResult.empty(len(noises), len(widths), len(ensembles), len(protocols), len(samples), count)
