@@ -30,6 +30,11 @@ from foretrain.limits.linear._points import OnePoint as OnePoint
 from foretrain.limits.linear._points import TwoPoint as TwoPoint
 from foretrain.limits.linear._points import one_point as one_point
 from foretrain.limits.linear._points import two_point as two_point
+from foretrain.limits.linear._resolvents import ResolventProduct as ResolventProduct
+from foretrain.limits.linear._resolvents import resolvent_two_point as resolvent_two_point
+from foretrain.limits.linear._sgd_planning import SGDFrontier as SGDFrontier
+from foretrain.limits.linear._sgd_planning import sgd_frontier as sgd_frontier
+from foretrain.limits.linear._solve import MINIBATCH_PARTS as MINIBATCH_PARTS
 from foretrain.limits.linear._solve import PARTS as PARTS
 from foretrain.limits.linear._solve import covers as covers
 from foretrain.limits.linear._solve import measure_of as measure_of

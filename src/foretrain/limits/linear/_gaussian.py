@@ -124,7 +124,7 @@ def gaussian_transforms(measure: SpectralMeasure, shift, rate, inv_batch, noise)
     r"""$(x-1)$ times the transforms of the train and of the test loss of one-pass SGD on Gaussian inputs, infinite width."""
     lam = measure.eigenvalues
     decay = rate * lam * (2.0 - rate * lam) - inv_batch * (rate * lam) ** 2
-    u = 1.0 / (shift[:, None] + decay)
+    u = 1.0 / (shift[:, None] + decay[None])
     strength = rate * rate * inv_batch
     train = (shift * (u @ measure.signal) + noise) / (1.0 - strength * (u @ (measure.trace * lam)))
     if measure.shift is None:
@@ -139,6 +139,6 @@ def gaussian_program(measure: SpectralMeasure, shift, a, rate, inv_batch, noise)
 
     def row(carry):
         shift, a = carry
-        return 2.0 * jnp.sum(a * gaussian_transforms(measure, shift, rate, inv_batch, noise), -1).real
+        return 2.0 * jnp.sum(a[None] * gaussian_transforms(measure, shift, rate, inv_batch, noise), -1).real
 
     return jax.lax.map(row, (shift, a))

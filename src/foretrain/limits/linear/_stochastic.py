@@ -179,7 +179,7 @@ def open_noise_program(
             track, losses, good = state
             track, kappa, fine = advance(measure, track, z[i], inv_width, inv_samples)
             parts = transforms(measure, kappa, z[i], shift[i], half[i], rate, inv_batch, inv_width, inv_samples, noise)
-            return track, losses.at[:, i].set(2.0 * jnp.sum(a[i] * parts, -1).real), good.at[i].set(fine)
+            return track, losses.at[:, i].set(2.0 * jnp.sum(a[i][None] * parts, -1).real), good.at[i].set(fine)
 
         start = (begin(measure, z[0], inv_width, inv_samples), jnp.zeros((2, rows)), jnp.zeros(rows, bool))
         _, losses, good = jax.lax.fori_loop(0, count, follow, start)
