@@ -21,6 +21,8 @@ _LIVE_BLOCKS = 8
 _LARGEST_BLOCK = 1024
 # Fraction of the free memory that a Gram matrix may take when no budget is given.
 _DEFAULT_FRACTION = 0.5
+# Bytes that are not worth asking the machine for what is free.
+_SMALL = 1e8
 # Least number of entries for which a profile is fitted to the norm of these inputs.
 _WORTH_A_FIT = 4096
 # Rows of a block of a stored matrix, about.
@@ -124,8 +126,9 @@ def gram(
     x = check_inputs(x, "gram", "x", keep_float32=keep)
     other = None if y is None else check_inputs(y, "gram", "y", x.shape[1], keep_float32=keep)
     shape = (len(x), len(x) if other is None else len(other))
-    budget = _DEFAULT_FRACTION * free_memory() if memory is None else float(memory)
-    check_memory(*shape, budget, dtype=dtype, stored=out is not None)
+    if memory is not None or gram_bytes(*shape, dtype=dtype, stored=out is not None) > _SMALL:
+        budget = _DEFAULT_FRACTION * free_memory() if memory is None else float(memory)
+        check_memory(*shape, budget, dtype=dtype, stored=out is not None)
     method = _method(kernel, x, other, dtype)
     if out is not None:
         return _stored(kernel, x, other, dtype, method, out)

@@ -126,12 +126,14 @@ class StoredMatrix:
         if not self.path.exists():
             raise self._wrong("the file is gone, but its record is not")
         try:
-            matrix = np.load(self.path, mmap_mode="r+")
+            matrix = np.load(
+                self.path, mmap_mode="r"
+            )  # opened for writing, a truncated file would be filled up with zeros
         except (ValueError, OSError, EOFError):
             raise self._wrong("the file is truncated or is no .npy file") from None
         if not isinstance(matrix, np.memmap) or matrix.shape != shape or matrix.dtype != np.dtype(dtype):
             raise self._wrong(f"the file holds {matrix.dtype} of shape {matrix.shape}, the record says otherwise")
-        return matrix
+        return np.load(self.path, mmap_mode="r+")
 
     def _verify(self) -> None:
         """Every block that the record lists must still be what was written."""
@@ -161,4 +163,5 @@ def checksum(part: Float[np.ndarray, "rows columns"]) -> int:
     """A sum of the bits that changes with every change of one number and of the order of rows."""
     bits = part.view(np.uint64 if part.dtype == np.float64 else np.uint32)
     rows = np.sum(bits, axis=1, dtype=np.uint64)
-    return int(np.sum(rows * (2 * np.arange(len(rows), dtype=np.uint64) + 1), dtype=np.uint64))
+    odd = 2 * np.arange(part.shape[0], dtype=np.uint64) + 1
+    return int(np.sum(rows * odd, dtype=np.uint64))

@@ -67,14 +67,15 @@ class _Tiled:
         edges = cuts(len(root), size)
         self.slices = [slice(*pair) for pair in itertools.pairwise(edges)]
         positive = side.norm > 0.0
-        self._inverse = np.divide(1.0, side.norm, out=np.zeros_like(root), where=positive)
+        inverse = np.zeros_like(root)
+        np.divide(1.0, side.norm, out=inverse, where=positive)
         shape = (len(self.slices), size)
         self.inverses, self.roots = np.zeros(shape, side.rows.dtype), np.zeros(shape, side.rows.dtype)
         # The least norm in each tile bounds every correlation of it from its largest product.
         self.least = np.zeros(len(self.slices))
         for tile, where in enumerate(self.slices):
             count = where.stop - where.start
-            self.inverses[tile, :count], self.roots[tile, :count] = self._inverse[where], root[where]
+            self.inverses[tile, :count], self.roots[tile, :count] = inverse[where], root[where]
             self.least[tile] = np.min(side.norm[where], where=positive[where], initial=np.inf)
 
 
@@ -166,7 +167,10 @@ class ProfileGram:
             np.matmul(x.side.rows[rows], y.side.rows[columns].T, out=part)
             if self.symmetric and i == j:
                 np.fill_diagonal(part, 0.0)
-            exact.append(self._exact(part, i, j))
+            # Extremes of the whole contiguous tile, which holds nothing else or what was there before: quick, and at worst too large.
+            largest = max(float(product.max()), -float(product.min()))
+            close = largest > (1.0 - self._close) * x.least[i] * y.least[j]
+            exact.append(self._exact(part, i, j) if close else None)
         # The compiled program has one shape: the rest of the stack is computed in vain.
         padded = group + [group[0]] * (len(stack) - len(group))
         first, second = [i for i, _ in padded], [j for _, j in padded]
@@ -181,14 +185,14 @@ class ProfileGram:
         )
         for value, (i, j), pairs in zip(values, group, exact, strict=False):
             rows, columns = self.region((i, j))
-            part = result[rows, columns]
-            part[...] = value[: part.shape[0], : part.shape[1]]
+            part, value = result[rows, columns], value[: rows.stop - rows.start, : columns.stop - columns.start]
+            part[...] = value
             if pairs is not None:
                 part[pairs[0], pairs[1]] = pairs[2]
             if not self.symmetric:
                 continue
             if i == j:
-                np.copyto(part, part.T, where=_lower(self.size)[: len(part), : len(part)])
+                # NumPy multiplies a matrix by its own transpose symmetrically, and the pass treats both halves alike.
                 np.fill_diagonal(part, self.profile.at_zero * x.root[rows] ** 2)
             else:
                 result[columns, rows] = part.T
@@ -197,9 +201,6 @@ class ProfileGram:
         self, part: Float[np.ndarray, "rows columns"], i: int, j: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Rows, columns and values of the pairs of a tile that are close or opposite, from differences; None if there are none."""
-        bound = (1.0 - self._close) * self._x.least[i] * self._y.least[j]
-        if part.max() <= bound and part.min() >= -bound:
-            return None
         rows, columns = self.region((i, j))
         x, y = self._x, self._y
         inverse = x.inverses[i, : len(part), None] * y.inverses[j, None, : part.shape[1]]
@@ -215,13 +216,7 @@ class ProfileGram:
         )
         positive = correlation[first, second] > 0.0
         value = self.profile.at(0.5 * np.where(positive, apart, together), positive)
-        return first, second, value * x.root[rows][first] * y.root[columns][second]
-
-
-@functools.cache
-def _lower(size: int) -> np.ndarray:
-    """Mask of what lies below the diagonal."""
-    return np.tri(size, k=-1, dtype=bool)
+        return first, second, value * (x.root[rows][first] * y.root[columns][second])
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
