@@ -147,10 +147,14 @@ def test_a_run_is_the_literal_loop(width, samples):
 @pytest.mark.parametrize("replacement", [True, False])
 @pytest.mark.parametrize(("width", "samples"), [(4, 10), (30, 10), (INF, 10)])
 def test_sampled_batches_have_the_mean_that_is_averaged(width, samples, replacement):
-    """One fixed draw of data and features, many draws of batches."""
+    """One fixed draw of data and features, many draws of batches.
+
+    The learning rate is small, because steps that multiply by random factors give losses with power-law tails: at 0.3, where
+    the average is finite, it is still carried by one run in a million, and no number of runs finds it.
+    """
     draw = only(width, samples, students=2)
     times = np.array([1.0, 5.0, 40.0])
-    protocol = SGD(learning_rate=0.3, batch_size=3, replacement=replacement)
+    protocol = SGD(learning_rate=0.1, batch_size=3, replacement=replacement)
     options = {"noise": [0.0, 0.2], "ensemble": [1, 2]}
     expected = average_descent(draw, protocol, times, **options)
     runs = [descend(draw, protocol, times, seed, **options) for seed in range(400)]
