@@ -2,23 +2,21 @@
 
 import itertools
 import math
-import warnings
 
 import numpy as np
 import scipy.special
 from jaxtyping import Float, Int
 
-from foretrain.errors import ForetrainWarning, InvalidInput, nearest
 from foretrain.kernels._deconvolution import Fit, deconvolve
 from foretrain.kernels._geometry import check_inputs
 from foretrain.kernels._gram import Kernel, check_memory, free_memory
 from foretrain.kernels._left_out import LeftOut
+from foretrain.kernels._measure_checks import check_options, check_targets, symmetric, warn_of_duplicates
 from foretrain.kernels._measured import Estimate, MeasuredSpectrum, jackknife_error
 from foretrain.kernels._resolvent import Moments, Sample
 from foretrain.kernels._top import LARGEST_SPACE, Gram, TopLeftOut, precision, probe_signs
 from foretrain.tasks import Spectrum
 
-_LEAST_POINTS = 50
 _CUTOFFS = 40
 # Default of fresh rows per row of the Gram matrix.
 _FRESH_FACTOR = 8
@@ -101,19 +99,15 @@ def measure_spectrum(
     """
     who = "measure_spectrum"
     x = check_inputs(inputs, who, "inputs")
-    y = _check_targets(targets, len(x))
-    _check_options(seed, head, max_points, max_fresh, groups, modes)
-    if method not in ("auto", "full", "top"):
-        raise InvalidInput(
-            f"measure_spectrum(method): expected 'auto', 'full' or 'top', got {method!r}{nearest(method, ('auto', 'full', 'top'))}."
-        )
+    y = check_targets(targets, len(x))
+    check_options(seed, head, max_points, max_fresh, groups, modes, method)
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(x))
     points = min(len(x), max_points)
     top = method == "top" or (method == "auto" and points > _FULL_UP_TO)
     most_fresh = (_TOP_FRESH_FACTOR if top else _FRESH_FACTOR) * max_points if max_fresh is None else max_fresh
     chosen, rest = order[:points], order[points : points + most_fresh]
-    _warn_of_duplicates(x[np.concatenate([chosen, rest])])
+    warn_of_duplicates(x[np.concatenate([chosen, rest])])
     budget = 0.5 * free_memory() if memory is None else float(memory)
     most = max(points // 20, 8)
     group_of = np.arange(points) % groups
@@ -167,7 +161,7 @@ def _full_views(
 ) -> tuple[Float[np.ndarray, " cutoffs"], Float[np.ndarray, " modes"], list[LeftOut], Float[np.ndarray, " rows"]]:
     """Cut-offs, naive powers, the sample with its jackknife replicates and the diagonal, by eigendecompositions."""
     groups = int(group_of.max()) + 1
-    gram = _symmetric(kernel(x), len(x))
+    gram = symmetric(kernel(x), len(x))
     views = [LeftOut(gram, y, group_of, None)]
     kappa = _cutoffs(views[0].sample, groups)
     naive = np.sum(views[0].sample.coefficients[:count] ** 2, axis=1) / len(x)
@@ -237,7 +231,9 @@ def _estimate(
     head = int(min(min(clear, most) if head is None else head, resolved))
     # The first modes follow the data, not a law: leave them out where enough others are left.
     first = max(min(max(10, resolved // 30), resolved // 4), 1)
-    fit_range, power_range = (first, resolved), (max(min(first, clear // 6), 1), clear)
+
+    def span(last: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        return (first, resolved), (max(min(first, last // 6), 1), last)
 
     def fit(view: LeftOut, cut: int, power: np.ndarray) -> Fit:
         # One mode's squared coefficient is known no better than chance allows, nor than its eigenvector is resolved.
@@ -252,13 +248,20 @@ def _estimate(
             np.hypot(chance, blur),
             view.trace,
             view.total,
-            (fit_range, power_range),
+            ranges,
         )
 
-    best = fit(full, head, cross)
-    replicates = [
-        fit(view, head, (groups * cross - share) / (groups - 1)) for view, share in zip(others, shares, strict=True)
-    ]
+    def fit_all() -> tuple[Fit, list[Fit]]:
+        pairs = zip(others, shares, strict=True)
+        return fit(full, head, cross), [fit(view, head, (groups * cross - s) / (groups - 1)) for view, s in pairs]
+
+    ranges = span(clear)
+    if method == "top" and len(cross) == clear < resolved:
+        # All modes with vectors are clear; fits of the power of all resolved modes say how far it goes on being so.
+        ranges = span(resolved)
+        ranges = span(_clear_power(*fit_all(), clear, resolved))
+    best, replicates = fit_all()
+    fit_range, power_range = ranges
     cuts = {max(head // 2, 1), min(2 * head, len(cross), resolved)} - {head}
     moved = [fit(full, cut, cross) for cut in cuts]
 
@@ -318,6 +321,18 @@ def _clear_modes(cross: Float[np.ndarray, " modes"], error: Float[np.ndarray, " 
     return int(clear)
 
 
+def _clear_power(best: Fit, replicates: list[Fit], clear: int, most: int) -> int:
+    """The mode up to which log bins of the fitted power, from `clear` on, stand out of their jackknife errors twice over."""
+    edges = np.unique(np.round(np.geomspace(clear, most, 7)).astype(int))
+
+    def bins(fit: Fit) -> Float[np.ndarray, " bins"]:
+        index = np.cumsum(fit.multiplicity) - 0.5 * fit.multiplicity + 0.5
+        return np.histogram(index, edges, weights=fit.power)[0]
+
+    faint = bins(best) < 2.0 * jackknife_error(np.array([bins(fit) for fit in replicates]))
+    return int(edges[np.argmax(faint)] if faint.any() else edges[-1])
+
+
 def _number(fit: Fit, name: str, kappa: Float[np.ndarray, " cutoffs"]) -> float:
     if name == "unresolved":
         return float(np.sum(fit.power[fit.eigenvalues < kappa[-1]])) + fit.noise
@@ -338,70 +353,3 @@ def _spectrum(fit: Fit) -> Spectrum:
     owner = np.searchsorted(filled, np.arange(len(power)), side="right") - 1
     moved = np.bincount(np.maximum(owner, 0), power, len(filled))
     return Spectrum(eigenvalues[filled], moved / (multiplicity[filled] * eigenvalues[filled]), multiplicity[filled])
-
-
-def _symmetric(gram: Float[np.ndarray, "rows rows"], points: int) -> Float[np.ndarray, "rows rows"]:
-    gram = np.array(gram, dtype=np.float64)
-    if gram.shape != (points, points) or not np.all(np.isfinite(gram)):
-        raise InvalidInput(
-            f"measure_spectrum(kernel): expected finite values of shape ({points}, {points}), got shape {gram.shape}"
-            f"{'' if np.all(np.isfinite(gram)) else ' with NaN or infinity'}."
-        )
-    skew = float(np.max(np.abs(gram - gram.T)))
-    if skew > 1e-8 * float(np.max(np.abs(gram))):
-        raise InvalidInput(
-            f"measure_spectrum(kernel): expected a symmetric kernel, got K(x, y) - K(y, x) up to {skew:.3g}."
-        )
-    return gram
-
-
-def _check_targets(targets: object, rows: int) -> Float[np.ndarray, "rows outputs"]:
-    who = "measure_spectrum(targets)"
-    try:
-        y = np.asarray(targets, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InvalidInput(f"{who}: expected numbers, got {type(targets).__name__}.") from None
-    if y.ndim == 1:
-        y = y[:, None]
-    if y.ndim != 2 or y.shape[1] == 0:
-        raise InvalidInput(f"{who}: expected shape (rows,) or (rows, outputs), got {y.shape}.")
-    if len(y) != rows:
-        raise InvalidInput(f"{who}: expected {rows} rows like inputs, got {len(y)}.")
-    if rows < _LEAST_POINTS:
-        raise InvalidInput(
-            f"measure_spectrum(inputs): expected at least {_LEAST_POINTS} rows, got {rows}; fewer cannot be split for a measurement."
-        )
-    if not np.all(np.isfinite(y)):
-        row = int(np.argwhere(~np.isfinite(y))[0, 0])
-        raise InvalidInput(f"{who}: expected finite numbers, got NaN or infinity (first: row {row}).")
-    if np.all(y == y[0]):
-        raise InvalidInput(f"{who}: expected targets that vary, got {rows} equal rows; there is nothing to learn.")
-    return y
-
-
-def _check_options(
-    seed: int, head: int | None, max_points: int, max_fresh: int | None, groups: int, modes: int | None
-) -> None:
-    for name, value, least in (
-        ("seed", seed, 0),
-        ("head", head, 1),
-        ("max_points", max_points, _LEAST_POINTS),
-        ("max_fresh", max_fresh, 0),
-        ("groups", groups, 3),
-        ("modes", modes, 1),
-    ):
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise InvalidInput(f"measure_spectrum({name}): expected a whole number >= {least}, got {value!r}.")
-
-
-def _warn_of_duplicates(x: Float[np.ndarray, "rows features"]) -> None:
-    copies = len(x) - len({row.tobytes() for row in x})
-    if copies:
-        warnings.warn(
-            f"measure_spectrum(inputs): {copies} of {len(x)} rows are exact copies of others. They are tested on their own "
-            "copies, so noise is underestimated; remove them, or keep copies out of the measured rows.",
-            ForetrainWarning,
-            stacklevel=3,
-        )
