@@ -62,3 +62,10 @@ def test_dynamical_scaling():
     assert len(by_verdict["corrected"]) == 2
     assert all("easy task" in claim for claim in by_verdict["corrected"])
     assert len(by_verdict["not run"]) == 1
+
+
+@pytest.mark.long
+def test_two_point_equivalents():
+    claims = run_claims(["02"])
+    assert {claim.verdict for claim in claims} == {"reproduced"}
+    assert len(claims) == 25

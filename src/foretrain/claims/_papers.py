@@ -31,7 +31,13 @@ class Paper:
 
 PAPERS: tuple[Paper, ...] = (
     Paper("01", "2502.07998", "adaptive-kernels", "Adaptive kernel predictors from feature-learning limits"),
-    Paper("02", "2502.05074", "two-point-equivalents", "Two-point deterministic equivalents and SGD"),
+    Paper(
+        "02",
+        "2502.05074",
+        "two-point-equivalents",
+        "Two-point deterministic equivalents and SGD",
+        "foretrain.claims._two_point_equivalents",
+    ),
     Paper("03", "2502.02531", "deep-linear", "Deep linear networks from random initialization"),
     Paper("04", "2411.04330", "precision-scaling", "Scaling laws for precision"),
     Paper("05", "2411.03541", "hidden-progress", "Hidden progress during overtraining"),
