@@ -187,9 +187,10 @@ def product(rows: int, folder: Path, dtype: str) -> Callable[[], Any]:
     import jax
     import jax.numpy as jnp
 
+    x = read_inputs(folder, rows, dtype)[0]
     with jax.enable_x64(dtype == "float64"):
-        x = jnp.asarray(read_inputs(folder, rows, dtype)[0])
-    multiply = jax.jit(lambda x: x @ x.T)
+        x = jnp.asarray(x)
+        multiply = jax.jit(lambda x: x @ x.T).lower(x).compile()
     return lambda: multiply(x)
 
 

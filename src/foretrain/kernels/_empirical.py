@@ -131,7 +131,7 @@ def empirical_ntk(
         compiled = prepare(
             apply, structure, shapes, (rows.shape[1:], rows.dtype.name), ranks, tuple(names), outputs, method
         )
-        arrays = [jnp.asarray(leaf) for leaf in leaves]
+        arrays = [leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf) for leaf in leaves]
         if len(rows) > 1:
             _check_rows_do_not_mix(compiled, arrays, rows)
         budget = _DEFAULT_FRACTION * free_memory() if memory is None else float(memory)
@@ -297,7 +297,7 @@ def _check_parameters(params: Any, precision: str) -> tuple[list[np.ndarray | ja
         if jnp.issubdtype(array.dtype, jnp.complexfloating):
             raise InvalidInput(f"{_WHO}({name}): expected real parameters, got {array.dtype}.")
         if differentiable(array):
-            array = array.astype(precision)
+            array = array if array.dtype == precision else array.astype(precision)
             if not np.all(np.isfinite(np.asarray(array))):
                 raise InvalidInput(
                     f"{_WHO}({name}): expected finite parameters, got NaN or infinity in "
