@@ -9,7 +9,8 @@ OUT ?= demo
 demo: $(VENV)/.demo-ready
 	mkdir -p $(OUT)
 	$(BIN)/foretrain compare studies/digits.toml -o $(OUT)/curves.nc --plot $(OUT)/curves.png --report $(OUT)/report.html
-	@echo "The page is $(OUT)/report.html; the numbers are in $(OUT)/curves.nc."
+	$(BIN)/foretrain compare studies/digits-sgd.toml -o $(OUT)/sgd.nc --plot $(OUT)/sgd.png --report $(OUT)/sgd.html
+	@echo "The pages are $(OUT)/report.html and, with minibatches, $(OUT)/sgd.html; the numbers are in $(OUT)/curves.nc and $(OUT)/sgd.nc."
 
 test: $(VENV)/.test-ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
