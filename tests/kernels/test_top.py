@@ -159,6 +159,18 @@ def test_more_copies_of_an_eigenvalue_than_columns(decomposed):
     assert np.allclose(sample.eigenvalues, 1.0, rtol=1e-12)
 
 
+def test_rank_deficient_sample():
+    """Thirty modes counted once each, and all others in the null space, to rounding."""
+    generator = np.random.default_rng(4)
+    inputs = generator.normal(size=(600, 30))
+    gram = inputs @ inputs.T
+    sample = top_sample(gram, inputs[:, :1] - inputs[:, 1:2], 60)
+    assert sample.converged == 30
+    assert np.all(sample.weights[:30] == 1.0)
+    assert np.all(sample.eigenvalues[30:] == 0.0)
+    assert np.sum(sample.weights) == pytest.approx(600, rel=1e-9)
+
+
 def test_weights_of_a_null_space():
     """Nothing but zeros below the converged pairs: they share the modes that are left."""
     weights = _weights(np.array([2.0, 1.0, 0.0, 0.0]), np.array([1.2, 0.9, 30.0, 50.0]), 2, (100.0, 3.0, 5.0))
@@ -309,6 +321,18 @@ def test_low_rank_and_more_modes_than_rank():
     assert np.all(measured.cross_power[8:] == 0.0)
 
 
+def test_low_rank_in_single_precision(monkeypatch):
+    """Rounding of the products must not pass for modes: 30 features, 600 points, a target without noise."""
+    monkeypatch.setattr(_top, "_SINGLE_FROM", 100)
+    generator = np.random.default_rng(4)
+    inputs = generator.normal(size=(600, 30))
+    measured = measure_spectrum(LINEAR, inputs, inputs @ generator.normal(size=30), method="top", modes=60, groups=3)
+    assert measured.noise.value < 1e-3 * measured.total_power
+    large = measured.eigenvalues > 1e-3 * measured.eigenvalues[0]
+    assert np.sum(measured.multiplicity[large]) == pytest.approx(30, abs=0.5)
+    assert measured.resolved <= 30
+
+
 def test_small_and_duplicated_samples():
     """The space is then the whole of it: counts are exact, and duplicates are a null space."""
     inputs, targets, _, _ = power_law_task(60, seed=7, features=100)
@@ -319,6 +343,16 @@ def test_small_and_duplicated_samples():
     with pytest.warns(UserWarning, match="20 of 80 rows are exact copies"):
         doubled = measure_spectrum(LINEAR, inputs, targets, method="top", modes=20)
     assert np.all(np.isfinite(doubled.eigenvalues))
+
+
+def test_says_when_the_space_is_too_small(task, monkeypatch):
+    monkeypatch.setattr(_top, "LARGEST_SPACE", 48)
+    monkeypatch.setattr(_top, "_BLOCK", 16)
+    monkeypatch.setattr(_top, "_LEAST_PROBES", 3)
+    with pytest.warns(
+        UserWarning, match=r"measure_spectrum\(modes\): the largest Krylov space, 384 vectors, leaves .* of the modes"
+    ):
+        measure_spectrum(LINEAR, task[0][:600], task[1][:600], method="top", modes=250, groups=3)
 
 
 def test_several_outputs(task):

@@ -87,7 +87,8 @@ def measure_spectrum(
         TooLarge: The Gram matrix exceeds the budget.
 
     Warns:
-        ForetrainWarning: Duplicate rows (they are tested on their own copies, which hides noise).
+        ForetrainWarning: Duplicate rows (they are tested on their own copies, which hides noise); a Krylov space that is not
+            large enough for the `modes`.
 
     Example:
         >>> import numpy as np
@@ -186,6 +187,7 @@ def _top_views(
     probes = probe_signs(len(x), y.shape[1], generator)
     share = _RESOLVED_SHARE * (1.0 - 1.0 / groups)
     full = TopLeftOut(gram, y, probes, None, modes=count, share=share, least=2 * count)
+    full.warn_if_unfinished()
     kappa = _cutoffs(full.sample, groups)
     count = min(count, len(full.sample.eigenvalues))
     naive = np.sum(full.sample.coefficients[:count] ** 2, axis=1) / len(x)

@@ -8,12 +8,13 @@ exactly, come out right (`docs/theory/measuring-spectra.md`, (MS.21) to (MS.23))
 """
 
 import itertools
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from foretrain.errors import InvalidInput
+from foretrain.errors import ForetrainWarning, InvalidInput
 from foretrain.kernels._gram import Kernel
 from foretrain.kernels._lanczos import Ritz, block_lanczos
 from foretrain.kernels._left_out import LeftOut
@@ -47,6 +48,10 @@ class TopSample(Sample):
         space: Fewest and most Krylov vectors.
     """
 
+    converged: int  # leading pairs that are eigenpairs
+    missing: int  # how many of them are wanting
+    unsolved: float  # relative residual of the ridge solutions at the smallest cut-off
+
     def __init__(
         self,
         product: Callable[[Float[np.ndarray, "rows block"]], Float[np.ndarray, "rows block"]],
@@ -63,18 +68,18 @@ class TopSample(Sample):
 
         def enough(ritz: Ritz) -> bool:
             self._take(ritz, probes, traces)
-            if min(modes, self.rows) > self.converged:
-                return False
-            ridge = np.exp(self.log_ridge_at(share * self.rows))
-            overlap = ritz.rotation.T @ (ritz.basis.T @ targets)
-            solved = overlap / (np.maximum(ritz.values, 0.0) + ridge)[:, None]
+            present = self.eigenvalues[self.eigenvalues > 0.0]
+            # The cut-offs of a kernel of low rank end just below its smallest eigenvalue.
+            ridge = max(np.exp(self.log_ridge_at(share * self.rows)), 0.01 * present[-1])
+            solved = ritz.rotation.T @ (ritz.basis.T @ targets) / (self.eigenvalues + ridge)[:, None]
             left = np.linalg.norm(ritz.boundary @ solved, axis=0)
-            return bool(np.all(left <= _SOLVED * ridge * np.linalg.norm(solved, axis=0)))
+            self.missing = max(min(modes, len(present)) - self.converged, 0)
+            self.unsolved = float(np.max(left / (ridge * np.linalg.norm(solved, axis=0))))
+            return self.missing == 0 and self.unsolved <= _SOLVED
 
-        ritz = block_lanczos(
-            product, np.hstack([targets, probes]), enough, least=space[0], largest=space[1], rounding=rounding
-        )
-        self._take(ritz, probes, traces)
+        start = np.hstack([targets, probes])
+        ritz = block_lanczos(product, start, enough, least=space[0], largest=space[1], rounding=rounding)
+        self.done = enough(ritz)
         self.space = len(ritz.values)
         self.vectors = ritz.basis @ ritz.rotation
         self.coefficients = self.vectors.T @ targets
@@ -92,7 +97,7 @@ class TopSample(Sample):
                 f"{smallest:.3g} to {largest:.3g} (divided by the number of points); a kernel must not have negative ones."
             )
         values[values < self.rounding * largest] = 0.0
-        unfinished = ritz.residuals > _CONVERGED * values
+        unfinished = (ritz.residuals > _CONVERGED * values) | (values == 0.0)
         self.converged = int(np.argmax(unfinished)) if unfinished.any() else len(values)
         overlap = np.mean((ritz.rotation.T @ (ritz.basis.T @ probes)) ** 2, axis=1)
         self.eigenvalues = values
@@ -145,7 +150,8 @@ class Gram:
     def __init__(self, kernel: Kernel, x: Float[np.ndarray, "rows features"], groups: Int[np.ndarray, " rows"]):
         self.rows = len(x)
         self.dtype = precision(self.rows)
-        self.rounding = 1e-8 if self.dtype == np.float32 else 1e-14
+        # Entries rounded to 6e-8 add a random matrix, whose norm is 2/sqrt(rows) of that of all entries.
+        self.rounding = 1e-6 / np.sqrt(self.rows) if self.dtype == np.float32 else 1e-14
         self.values = np.empty((self.rows, self.rows), self.dtype)
         self.diagonal = np.empty(self.rows)
         self.edges = np.searchsorted(groups, np.arange(groups[-1] + 2))
@@ -245,7 +251,7 @@ class TopLeftOut(LeftOut):
         least: int,
     ):
         self.group, self.targets, self.kept = group, targets, gram.kept(group)
-        self.sample = TopSample(
+        self.sample: TopSample = TopSample(
             gram.product(group),
             targets[self.kept],
             probes[self.kept],
@@ -256,6 +262,18 @@ class TopLeftOut(LeftOut):
             space=(least, max(LARGEST_SPACE, 24 * (targets.shape[1] + probes.shape[1]))),
         )
         self.trace = self.total = 0.0
+
+    def warn_if_unfinished(self) -> None:
+        """Say so when the largest space was not large enough."""
+        sample = self.sample
+        if not sample.done:
+            warnings.warn(
+                f"measure_spectrum(modes): the largest Krylov space, {sample.space} vectors, leaves {sample.missing} of the modes "
+                f"unconverged (relative residual above {_CONVERGED:g}) and ridge solutions at the smallest cut-off with a "
+                f"relative residual of {sample.unsolved:.2g} (wanted {_SOLVED:g}). Ask for fewer `modes`, or use method='full'.",
+                ForetrainWarning,
+                stacklevel=4,
+            )
 
     def prepare(self, kappa: Float[np.ndarray, " cutoffs"], modes: int, gram: Gram) -> None:
         """Residuals and eigenfunctions; tests on the Gram rows that were left out; then the Ritz vectors are let go."""
