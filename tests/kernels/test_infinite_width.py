@@ -240,18 +240,26 @@ def test_empirical_tangent_kernel(activation):
 
 def test_blocks_do_not_change_the_matrix(monkeypatch):
     x = GENERATOR.normal(size=(150, 6))
-    whole = NTK(2)(x)
-    cross = NTK(2)(x, x[:70])
+    kernels = NTK(2), NTK(2, bias_variance=0.1)  # by the profile, and by the recursion on every pair
+    whole = [kernel(x) for kernel in kernels]
+    cross = [kernel(x, x[:70]) for kernel in kernels]
     monkeypatch.setattr("foretrain.kernels._gram._LARGEST_BLOCK", 64)
-    assert np.allclose(NTK(2)(x), whole, rtol=1e-13, atol=1e-15)
-    assert np.allclose(NTK(2)(x, x[:70]), cross, rtol=1e-13, atol=1e-15)
+    monkeypatch.setattr("foretrain.kernels._tiles._SIZES", ((0, 64, 2),))
+    for kernel, square, rectangle in zip(kernels, whole, cross, strict=True):
+        assert np.allclose(kernel(x), square, rtol=1e-13, atol=1e-15)
+        assert np.allclose(kernel(x, x[:70]), rectangle, rtol=1e-13, atol=1e-15)
 
 
 def test_float32_on_request():
     small = gram(NNGP(2), X, dtype="float32")
     assert small.dtype == np.float32
     assert NNGP(2)(X).dtype == np.float64
-    assert np.allclose(small, NNGP(2)(X), rtol=1e-7)
+    root = np.sqrt(NNGP(2).diagonal(X))
+    # Computed in float32: an error of some 1e-7 of the norms.
+    assert np.max(np.abs(small - NNGP(2)(X)) / root[:, None] / root[None, :]) < 1e-6
+    # Without a profile (unequal norms, biases) computed in float64 and stored in float32.
+    biased = NNGP(2, bias_variance=0.1)
+    assert np.array_equal(gram(biased, X, dtype="float32"), biased(X).astype(np.float32))
     with pytest.raises(InvalidInput, match=r"gram\(dtype\): expected 'float64' or 'float32'"):
         gram(NNGP(), X, dtype="float16")
 

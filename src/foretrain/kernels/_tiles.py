@@ -20,10 +20,9 @@ from threadpoolctl import ThreadpoolController
 from foretrain.kernels._geometry import close_pairs, directions
 from foretrain.kernels._profile import Profile, apply
 
-# Rows of a tile.
-_SMALLEST, _LARGEST = 64, 256
-# Tiles a compiled call: few enough for the cache, enough to be worth the call.
-_GROUP = 5
+# Rows of a tile, by the rows of the longest side from which it is used, and tiles a compiled call: few enough for the
+# cache, enough to be worth the call, and small enough to occupy all threads.
+_SIZES = ((2048, 512, 2), (129, 256, 5), (65, 128, 1), (0, 64, 1))
 # Distance of |rho| from one up to which pairs are computed from differences.
 _CLOSE = {"float64": 0.02, "float32": 0.05}
 # Squared norms between which neither products nor their inverses overflow or lose digits.
@@ -40,19 +39,22 @@ def cuts(length: int, largest: int) -> list[int]:
 
 
 class Side:
-    """The rows on one side of a Gram matrix, their norms, and how they are cut into tiles.
+    """The rows on one side of a Gram matrix, and their norms.
 
     `original` are the rows as they came, for differences; `rows` may be rounded to float32, or scaled to unit length where
     squares would overflow.
     """
 
+    mean_square: Float[np.ndarray, " rows"]
+    norm: Float[np.ndarray, " rows"]
+
     def __init__(self, original: Float[np.ndarray, "rows features"], dtype: str):
         self.original = original
         with np.errstate(all="ignore"):
-            square = np.vecdot(original, original).astype(np.float64)
+            square = np.asarray(np.vecdot(original, original), dtype=np.float64)
         zero, (low, high) = square == 0.0, _SAFE[dtype]
         if np.all(zero | ((square > low) & (square < high))) and not original[zero].any():
-            rows, self.mean_square, self.norm = original, square / original.shape[1], np.sqrt(square)
+            rows, self.mean_square, self.norm = original, square / original.shape[1], square**0.5
         else:
             rows, self.mean_square = directions(original.astype(np.float64))
             self.norm = rows.any(axis=1).astype(np.float64)
@@ -66,7 +68,7 @@ class _Tiled:
         self.side, self.root = side, root
         edges = cuts(len(root), size)
         self.slices = [slice(*pair) for pair in itertools.pairwise(edges)]
-        positive = side.norm > 0.0
+        positive = np.greater(side.norm, 0.0)
         inverse = np.zeros_like(root)
         np.divide(1.0, side.norm, out=inverse, where=positive)
         shape = (len(self.slices), size)
@@ -76,7 +78,7 @@ class _Tiled:
         for tile, where in enumerate(self.slices):
             count = where.stop - where.start
             self.inverses[tile, :count], self.roots[tile, :count] = inverse[where], root[where]
-            self.least[tile] = np.min(side.norm[where], where=positive[where], initial=np.inf)
+            self.least[tile] = np.min(np.where(positive, side.norm, np.inf)[where])
 
 
 class ProfileGram:
@@ -94,9 +96,8 @@ class ProfileGram:
 
     def __init__(self, profile: Profile, x: Side, y: Side | None, *, homogeneous: bool, dtype: str):
         self.profile, self.dtype, self.symmetric = profile, np.dtype(dtype), y is None
-        self.size = _SMALLEST
-        while self.size < min(max(len(x.rows), len(y.rows) if y else 0), _LARGEST):
-            self.size *= 2
+        longest = max(len(x.rows), len(y.rows) if y else 0)
+        self.size, self._group = next((size, group) for least, size, group in _SIZES if longest >= least)
 
         def tiled(side: Side) -> _Tiled:
             root = np.sqrt(side.mean_square) if homogeneous else np.ones(len(side.rows))
@@ -121,7 +122,7 @@ class ProfileGram:
         with _own_threads() as threads:
             groups = self._groups(tiles, threads)
             longest = len(groups[0])
-            height = longest if longest < 3 else _GROUP  # few shapes to compile
+            height = longest if longest < 3 else self._group  # few shapes to compile
             waiting, lock, stop = iter(groups), threading.Lock(), threading.Event()
 
             def work() -> None:
@@ -151,7 +152,7 @@ class ProfileGram:
         """Groups of tiles of nearly equal work: whole tiles first, then the diagonal ones, which cost half."""
         whole = [tile for tile in tiles if not self.symmetric or tile[0] != tile[1]]
         ordered = whole + [tile for tile in tiles if self.symmetric and tile[0] == tile[1]]
-        count = -(-len(ordered) // _GROUP)
+        count = -(-len(ordered) // self._group)
         if len(ordered) > 1:
             count = -(-count // threads) * threads
         return [group for first in range(count) if (group := ordered[first::count])]
