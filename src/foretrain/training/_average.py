@@ -75,6 +75,14 @@ def average_descent(
 
     Returns:
         As `evolve`. A run counts as diverged from where a loss is a million times what it was before training.
+
+    Example:
+        >>> import numpy as np
+        >>> from foretrain.problems import OnePassSGD
+        >>> from foretrain.training import average_descent, linear_draws
+        >>> ((_, _, draw),) = linear_draws(np.array([1.0]), np.array([1.0]), [np.inf], [np.inf], seed=0)
+        >>> float(average_descent(draw, OnePassSGD(learning_rate=1.0, batch_size=4), np.array([1.0])).test_loss[0, 0, 0])
+        0.5
     """
     rates = step_sizes(protocol, times)
     runs: list[Run] = []

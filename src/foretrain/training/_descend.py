@@ -44,6 +44,14 @@ def descend(
 
     Returns:
         As `evolve`. A run counts as diverged from where a loss is a million times what it was before training.
+
+    Example:
+        >>> import numpy as np
+        >>> from foretrain.problems import SGD
+        >>> from foretrain.training import descend, linear_draws
+        >>> ((_, _, draw),) = linear_draws(np.array([1.0, 0.5]), np.array([1.0, 2.0]), [8], [16], seed=0)
+        >>> descend(draw, SGD(learning_rate=0.3, batch_size=4), np.array([0.0, 100.0]), seed=0).test_loss[0, 0].round(6)
+        array([3., 0.])
     """
     rates = step_sizes(protocol, times)
     batch: int = protocol.batch_size  # type: ignore[assignment]
