@@ -115,7 +115,7 @@ def max_stable_lr(
     r"""Largest stable learning rate, `inf` for a zero spectrum.
 
     Full batch: $2(1+\beta)/u_{\max}$. SGD with batches of $B$ is stable below that rate only as long as the noise that it feeds
-    back is less than what it forgets, $\sum_k\frac{\lambda_k}{|\kappa|-\lambda_k}<B$ at $\kappa=\kappa(-2/\eta)$ (docs/theory/sgd.md; for
+    back is less than what it forgets, $\sum_k\frac{\lambda_k}{|\kappa|-\lambda_k}<B$ at $\kappa=\kappa(-2/\eta)$ (docs/theory/sgd.md, (SG.16) and (SG.18); for
     $N=P=\infty$ this is the known $\sum_k\frac{\eta\lambda_k}{2-\eta\lambda_k}<B$).
 
     Args:
@@ -161,7 +161,7 @@ def sgd_gain(
 ) -> Float[np.ndarray, "*problem"]:
     r"""How much noise SGD feeds back into itself: the sum over steps of the noise kernel of the train loss.
 
-    $-\frac1B\mathrm{df}_1\big(\kappa(-2/\eta)\big)$ (docs/theory/sgd.md; arXiv:2502.05074). The late train loss is that of gradient descent
+    $-\frac1B\mathrm{df}_1\big(\kappa(-2/\eta)\big)$ (docs/theory/sgd.md, (SG.15); arXiv:2502.05074). The late train loss is that of gradient descent
     over one minus the gain; at 1 SGD diverges. Above one half, single runs scatter widely and unlucky draws diverge.
 
     Args:

@@ -1,6 +1,6 @@
 r"""SGD with a schedule: the noise kernels as sums over a few hundred decaying modes, stepped one rate after the other.
 
-A schedule destroys the convolutions of SGD, but not what stands under them (docs/theory/sgd.md): the forcing of the train loss and
+A schedule destroys the convolutions of SGD, but not what stands under them (docs/theory/sgd.md, (SG.22) and (SG.23)): the forcing of the train loss and
 both kernels are integrals over the spectrum of the finite kernel,
 
 $$\hat{\mathcal L}^{GD}_t=\int\varphi(u)\prod_{s<t}(1-\eta_su)^2du,\qquad

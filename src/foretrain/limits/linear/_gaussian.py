@@ -1,6 +1,6 @@
 r"""One-pass SGD on Gaussian inputs at infinite width, without the approximation of large batches.
 
-The power $c_k=\langle v_k^2\rangle$ of what is left in each mode obeys a closed recursion (docs/theory/sgd.md)
+The power $c_k=\langle v_k^2\rangle$ of what is left in each mode obeys a closed recursion (docs/theory/sgd.md, (SG.20))
 
 $$c_k\leftarrow\Big[(1-\eta\lambda_k)^2+\tfrac{\eta^2\lambda_k^2}B\Big]c_k+\frac{\eta^2}B\lambda_k\Big(\sum_j\lambda_jc_j+\sigma^2\Big),$$
 

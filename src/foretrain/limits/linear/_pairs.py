@@ -12,7 +12,7 @@ No $z$ appears on the right, so the end of training is not a special case. The s
 $\sum\lambda^2uu'=\mathrm{df}_1-\kappa'S$: that costs digits only where $\kappa\gg\lambda_1$, and there they multiply small
 couplings. (The divided difference $S=-(\mathrm{df}_1-\mathrm{df}_1')/(\kappa-\kappa')$ would lose every digit at late times.)
 
-For test inputs with mean squares $q_k$ of their own (covariate shift; docs/theory/sgd.md; arXiv:2502.05074)
+For test inputs with mean squares $q_k$ of their own (covariate shift; docs/theory/sgd.md, (SG.7); arXiv:2502.05074)
 
 $$zz'C_0^q=\kappa\kappa'\sum_kq_kw_k^{\star2}u_ku_k'+\frac{zz'C_0+\sigma^2}P\sum_kq_k\lambda_ku_ku_k'
   +\frac{E+S\,(zz'C_0+\sigma^2)/P}{N(1-\gamma_N)}\,\kappa\kappa'\sum_kq_ku_ku_k',\qquad u_k=\frac1{\lambda_k+\kappa}.$$

@@ -1,6 +1,6 @@
 r"""Stochastic gradient descent: the noise of minibatches on top of gradient descent.
 
-With the train loss $\hat{\mathcal L}$ and the loss $\mathcal L$ on test inputs (docs/theory/sgd.md; arXiv:2502.05074),
+With the train loss $\hat{\mathcal L}$ and the loss $\mathcal L$ on test inputs (docs/theory/sgd.md, (SG.8) to (SG.13); arXiv:2502.05074),
 
 $$\hat{\mathcal L}_t=\hat{\mathcal L}^{GD}_t+\sum_{s<t}\hat k_{t-1-s}\hat{\mathcal L}_s,\qquad
   \mathcal L_t=\mathcal L^{GD}_t+\sum_{s<t}k_{t-1-s}\hat{\mathcal L}_s .$$
