@@ -91,9 +91,9 @@ def gram(
     every pair. Without `y` the matrix is exactly symmetric and only half of it is computed.
 
     In float64, errors are a few 1e-15 of sqrt(K(x,x) K(y,y)) at most, also between near-duplicates and opposite inputs and at
-    depth 10. In float32 the product and the pass run in float32 and errors are below 1e-6; close and opposite pairs are
-    computed from differences of the inputs in float64 there too, so near-duplicates keep that accuracy (if the inputs come
-    in float64 or their differences are exact in float32). Where there is no profile, float32 only stores float64 results.
+    depth 10. In float32 the product and the pass run in float32: errors were 4e-7 at most for 20 features and 8e-7 for 784
+    (uncentred rows are the worst), and grow with the number of features as those of the product. Close and opposite pairs
+    are computed from differences of the inputs in float64 there too, so near-duplicates are no worse. Where there is no profile, float32 only stores float64 results.
 
     Args:
         kernel: `NNGP` or `NTK`.

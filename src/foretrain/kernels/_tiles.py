@@ -50,15 +50,20 @@ class Side:
 
     def __init__(self, original: Float[np.ndarray, "rows features"], dtype: str):
         self.original = original
-        with np.errstate(all="ignore"):
-            square = np.asarray(np.vecdot(original, original), dtype=np.float64)
+        square = _squares(original)
         zero, (low, high) = square == 0.0, _SAFE[dtype]
         if np.all(zero | ((square > low) & (square < high))) and not original[zero].any():
-            rows, self.mean_square, self.norm = original, square / original.shape[1], square**0.5
+            rows, self.mean_square, self.norm = original, square / original.shape[1], np.sqrt(square)
         else:
             rows, self.mean_square = directions(original.astype(np.float64))
             self.norm = rows.any(axis=1).astype(np.float64)
         self.rows = np.ascontiguousarray(rows, dtype=dtype)
+
+
+def _squares(rows: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, " rows"]:
+    """Squared norms; infinite or zero where they leave the range of the numbers."""
+    with np.errstate(all="ignore"):
+        return np.asarray(np.vecdot(rows, rows), dtype=np.float64)
 
 
 class _Tiled:
