@@ -53,7 +53,11 @@ class Side:
         square = _squares(original)
         zero, (low, high) = square == 0.0, _SAFE[dtype]
         if np.all(zero | ((square > low) & (square < high))) and not original[zero].any():
-            rows, self.mean_square, self.norm = original, square / original.shape[1], np.sqrt(square)
+            rows, self.mean_square, self.norm = (
+                original,
+                square / original.shape[1],
+                np.sqrt(square, out=np.empty_like(square)),
+            )
         else:
             rows, self.mean_square = directions(original.astype(np.float64))
             self.norm = rows.any(axis=1).astype(np.float64)
