@@ -178,10 +178,14 @@ class Descent(Dynamics):
         total, largest = self.total(times), np.maximum.accumulate(self.rates)
         largest = largest[np.clip(times - 1, 0, self.rates.size - 1).astype(np.int64)]
         candidate = (total > FLOW_LIKE_STEPS * largest) & (times > 0)
-        for i in np.flatnonzero(candidate):
-            # The hyperbola ends where a flow has fallen to exp(-25): beyond, f must be no larger than that.
-            u = np.geomspace(min(25.0 / total[i], edge), edge, 200)
-            candidate[i] = np.max(np.abs(self.values(-u + 0j, times[i : i + 1]))) < np.exp(-24.0)
+        if not np.any(candidate):
+            return candidate
+        # The hyperbola ends where a flow has fallen to exp(-25): beyond, f must be no larger than that. All times share the
+        # points, as a long schedule takes a logarithm for every rate and point.
+        ends = np.minimum(25.0 / total[candidate], edge)
+        u = np.geomspace(np.min(ends), edge, 200)
+        size = np.abs(self.values(-u + 0j, times[candidate]))
+        candidate[candidate] = np.max(np.where(u >= ends[:, None], size, 0.0), 1) < np.exp(-24.0)
         return candidate
 
     def open_points(self, times, n, edge):
@@ -204,6 +208,8 @@ class Descent(Dynamics):
         rates = self.rates
         starts = np.concatenate([[0], np.flatnonzero(np.diff(rates)) + 1])
         stops = np.concatenate([starts[1:].astype(float), [np.inf]])
+        begun = starts < np.max(times, initial=0.0)
+        starts, stops = starts[begun], stops[begun]
         result = np.zeros((len(times), z.size), complex)
         for begin in range(0, starts.size, 4096):
             piece = slice(begin, begin + 4096)
