@@ -53,14 +53,10 @@ class Side:
         square = _squares(original)
         zero, (low, high) = square == 0.0, _SAFE[dtype]
         if np.all(zero | ((square > low) & (square < high))) and not original[zero].any():
-            rows, self.mean_square, self.norm = (
-                original,
-                square / original.shape[1],
-                np.sqrt(square, out=np.empty_like(square)),
-            )
+            rows, self.mean_square, self.norm = original, square / original.shape[1], np.sqrt(square)
         else:
             rows, self.mean_square = directions(original.astype(np.float64))
-            self.norm = rows.any(axis=1).astype(np.float64)
+            self.norm = np.where(self.mean_square > 0.0, 1.0, 0.0)
         self.rows = np.ascontiguousarray(rows, dtype=dtype)
 
 
