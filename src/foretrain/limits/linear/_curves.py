@@ -78,7 +78,8 @@ def linear_curves(
         saying so. Points that diverge are `inf`; points that did not converge are NaN.
 
     Raises:
-        InvalidInput: negative sizes, times or noise; `exact_gaussian` SGD at a finite size.
+        InvalidInput: negative sizes, times or noise; `exact_gaussian` SGD at a finite size; batches larger than the samples
+            that they are drawn from without replacement.
     """
     dynamics = Flow() if dynamics is None else dynamics
     times = np.atleast_1d(np.asarray(times, float))
@@ -95,6 +96,9 @@ def linear_curves(
         raise InvalidInput(
             "linear_curves(dynamics): exact_gaussian is known for width = inf and samples = inf only, got finite sizes."
         )
+    batch = getattr(dynamics, "batch_size", np.inf)
+    if not batch > 0:
+        raise InvalidInput(f"linear_curves(dynamics): expected batch_size > 0, got {batch}.")
     times = dynamics.clock(times)
     with jax.enable_x64(True):
         return _Run(measure, times, inv_n, inv_p, noise, dynamics, shares, threads).curves()

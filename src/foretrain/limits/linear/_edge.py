@@ -8,6 +8,7 @@ $u_{\max}=\min_{\kappa<-\lambda_1}|z(\kappa)|$ (docs/theory/random-features.md, 
 import numpy as np
 from jaxtyping import Float
 
+from foretrain.errors import InvalidInput
 from foretrain.limits.linear._measure import SpectralMeasure
 
 
@@ -228,6 +229,11 @@ def noise_factor(batch_size, samples, replacement: bool):
 def _noise_factor(inv_batch, inv_samples, replacement: bool):
     if replacement:
         return np.ones(np.broadcast_shapes(np.shape(inv_batch), np.shape(inv_samples)))
+    ratio = np.max(inv_samples / inv_batch, initial=0.0)
+    if ratio > 1.0 + 1e-12:
+        raise InvalidInput(
+            f"batch_size: expected at most samples where batches are drawn without replacement, got {ratio:g} times as many."
+        )
     alone = np.asarray(inv_samples) == 1.0
     return np.where(alone, 0.0, (1.0 - inv_samples / inv_batch) / np.where(alone, 1.0, 1.0 - inv_samples))
 

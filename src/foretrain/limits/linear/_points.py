@@ -105,7 +105,9 @@ def one_point(measure: SpectralMeasure, z, width, samples) -> OnePoint:
             kappa[~real] = np.where(flat[~real].imag > 0, found, np.conj(found))
     if np.any(left):
         kappa[left] = _left_of_spectrum(measure, flat[left].real, inv_n, inv_p)
-    lam, trace = np.asarray(measure.eigenvalues), np.asarray(measure.trace)
+    # Directions that training inputs do not show would divide by zero at kappa = 0.
+    live = np.asarray(measure.trace) != 0
+    lam, trace = np.asarray(measure.eigenvalues)[live], np.asarray(measure.trace)[live]
     df1 = (1.0 / (lam + kappa[:, None])) @ trace
     r1, r3 = 1.0 - inv_p * df1, 1.0 - inv_n * df1
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -105,7 +105,7 @@ def solve(
         tasks `noise_floor`.
 
     Raises:
-        InvalidInput: Unknown outputs.
+        InvalidInput: Unknown outputs, or batches larger than the data.
     """
     minibatches = isinstance(problem.training, (SGD, OnePassSGD))
     valid = (*PARTS, *MINIBATCH_PARTS) if minibatches else PARTS
@@ -115,6 +115,7 @@ def solve(
             reason = reason or f"unknown output {name!r}{nearest(name, valid)}; valid: {', '.join(valid)}"
             raise WrongKey("solve", "outputs", reason)
     grid = _Grid(problem, times, tuple(dict.fromkeys(outputs)))
+    grid.check_batches()
     looped = list(itertools.product(*(range(len(grid.axes[name])) for name in grid.looped)))
     for done, index in enumerate(looped):
         if progress is not None:
@@ -148,6 +149,15 @@ class _Grid:
             self.facts["noise_floor"] = np.full(sweep, np.nan)
         self.messages: list[str] = []
         self._measured = functools.cache(self._measure)
+
+    def check_batches(self) -> None:
+        """Batches no larger than the data, where `samples` is left out and stands for all rows."""
+        protocol = self.problem.training
+        if isinstance(protocol, SGD) and protocol.samples is None and isinstance(self.problem.task, AbstractDataTask):
+            largest = int(np.max(protocol.batch_size))
+            if largest > self._pool_rows:
+                reason = f"expected at most samples = {self._pool_rows}, all rows of {self.problem.task.kind}, got {largest}"
+                raise WrongKey("SGD", "batch_size", reason)
 
     def fill(self, index: tuple[int, ...]) -> None:
         """Solves all mapped points at one point of the looped axes."""
