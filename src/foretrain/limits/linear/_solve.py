@@ -156,7 +156,9 @@ class _Grid:
         if isinstance(protocol, SGD) and protocol.samples is None and isinstance(self.problem.task, AbstractDataTask):
             largest = int(np.max(protocol.batch_size))
             if largest > self._pool_rows:
-                reason = f"expected at most samples = {self._pool_rows}, all rows of {self.problem.task.kind}, got {largest}"
+                reason = (
+                    f"expected at most samples = {self._pool_rows}, all rows of {self.problem.task.kind}, got {largest}"
+                )
                 raise WrongKey("SGD", "batch_size", reason)
 
     def fill(self, index: tuple[int, ...]) -> None:
@@ -172,7 +174,9 @@ class _Grid:
         for name, array in self.arrays.items():
             array[place] = result[name].reshape(array[place].shape)
         if noise_floor is not None:
-            self.arrays["test_loss"][place] += noise_floor
+            for name in ("test_loss", "test_forcing"):
+                if name in self.arrays:
+                    self.arrays[name][place] += noise_floor
             self.facts["noise_floor"][place] = noise_floor
         if "max_stable_lr" in self.facts:
             self._last = self._facts(point, spectrum, sizes["width"], sizes["samples"])
@@ -327,11 +331,15 @@ class _Grid:
         rate, batch = point.training.learning_rate, point.training.batch_size  # type: ignore[attr-defined]
         gain, here = self._last["sgd_gain"], status == "diverged"
         if np.any(here):
+            smallest = np.max(self._last["critical_batch"][here])
+            cure = (
+                f"or a batch above critical_batch = {smallest:.6g}"
+                if np.isfinite(smallest)
+                else "as no batch is stable here"
+            )
             self.messages.append(
-                f"solve: SGD diverges at learning_rate = {rate:g}, batch_size = {batch} (gain >= 1) at {int(np.sum(here))} of "
-                f"{status.size} points: max_stable_lr = {np.min(self._last['max_stable_lr'][here]):.6g} for this batch, "
-                f"critical_batch = {np.max(self._last['critical_batch'][here]):.6g} for this rate; choose a smaller rate or a larger "
-                "batch."
+                f"solve: SGD diverges at learning_rate = {rate:g}, batch_size = {batch} at {int(np.sum(here))} of {status.size} "
+                f"points: choose a rate below max_stable_lr = {np.min(self._last['max_stable_lr'][here]):.6g}, {cure}."
             )
         large = ~here & (gain > LARGE_GAIN)
         if np.any(large):
