@@ -1,7 +1,7 @@
 r"""The claims of "Two-point deterministic equivalence for SGD in random feature models" (arXiv 2502.05074), run and judged.
 
 Power laws in the letters of the one-pass theory that it contains (arXiv 2405.15074): $\lambda_j=j^{-2\alpha}$,
-$w_j^{\star2}=j^{-2\beta}$, so capacity $=2\alpha$ and source $=1+(2\beta-1)/2\alpha$. Equations: `docs/theory/sgd.md`.
+$w_j^{\star2}=j^{-2\beta}$, so capacity $=2\alpha$ and source $=1+(2\beta-1)/2\alpha$. Equations: `docs/theory/sgd.md`, (SG.8) to (SG.24).
 """
 
 import math
@@ -19,7 +19,7 @@ PAPER = "02"
 INF = math.inf
 NAN = math.nan
 # Copies of every mode in simulations, with width, samples and batch growing along: theory does not change, its error shrinks.
-REPLICAS = 4
+REPLICAS = 8
 NOISE = 0.16
 STEPS = [12, 40, 160]
 

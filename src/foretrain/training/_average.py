@@ -1,4 +1,4 @@
-r"""Stochastic gradient descent averaged exactly over its minibatches, given the data (`docs/theory/sgd.md`).
+r"""Stochastic gradient descent averaged exactly over its minibatches, given the data (`docs/theory/sgd.md`, (SG.2), (SG.19)).
 
 The mean over minibatches of the readout is full-batch gradient descent, for every batch size. What minibatches add to a loss is the
 trace of the readout's covariance $V$ with the second moment of the features. $V$ obeys a closed recursion: with $S$ the diagonal matrix

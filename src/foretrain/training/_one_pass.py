@@ -1,4 +1,4 @@
-r"""One pass over fresh Gaussian data, step by step (`docs/theory/sgd.md`).
+r"""One pass over fresh Gaussian data, step by step (`docs/theory/sgd.md`, (SG.20)).
 
 Given a student's features, $\varphi$ and the target are jointly Gaussian: $y=\beta\cdot\varphi+\tau\xi$ with $\beta=S^+c$ the best readout, $S$ and
 $c$ the population's second moment and correlation, and $\tau^2$ the power that the features cannot express plus the label noise. In the

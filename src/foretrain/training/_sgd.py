@@ -1,4 +1,4 @@
-r"""Stochastic gradient descent of a linear readout on a fixed set of samples, step by step (`docs/theory/sgd.md`).
+r"""Stochastic gradient descent of a linear readout on a fixed set of samples, step by step (`docs/theory/sgd.md`, (SG.1)).
 
 A step moves the readout by the mean gradient of its batch, $W\leftarrow W+\frac{\eta_s}B\sum_{\mu\in b_s}x_\mu r_\mu$ with the
 residuals $r_\mu=y_\mu-x_\mu\cdot W$ of that moment. For a given sequence of batches it is linear in the targets: clean targets and
