@@ -101,7 +101,7 @@ def test_the_table_for_people(run, study):
     rows = [line.split() for line in out.splitlines() if line.strip().endswith((" ok", " diverged"))]
     assert [row[-1] for row in rows] == ["ok", "diverged"]
     assert rows[1][2:5] == ["inf", "inf", "inf"]
-    assert "max_stable_lr = 0.483802 for this batch, critical_batch = 1.3606 for this rate" in err
+    assert "choose a rate below max_stable_lr = 0.483802, or a batch above critical_batch = 1.3606." in err
 
 
 def test_large_gains_are_told_and_beyond_one_nothing_is_returned(solved):
@@ -112,7 +112,7 @@ def test_large_gains_are_told_and_beyond_one_nothing_is_returned(solved):
     assert table["data"]["sgd_gain"] == pytest.approx([0.6638295128116841, 1.3605993088815678], rel=1e-9)
     first, second = err.splitlines()
     assert first.startswith("warning: solve: sgd_gain is up to 0.664")
-    assert second.startswith("warning: solve: SGD diverges at learning_rate = 0.6, batch_size = 1 (gain >= 1)")
+    assert second.startswith("warning: solve: SGD diverges at learning_rate = 0.6, batch_size = 1 at 1 of 1 points")
     assert "max_stable_lr = 0.483802" in second
     assert "critical_batch = 1.3606" in second
     assert solved(rate="0.2", batch="1")[2] == ""
