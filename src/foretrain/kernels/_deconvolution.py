@@ -48,6 +48,7 @@ def deconvolve(
     trace: float,
     total: float,
     ranges: tuple[tuple[int, int], tuple[int, int]],
+    steady: bool = False,
 ) -> Fit:
     """The spectrum whose population functions are the measured ones.
 
@@ -60,17 +61,19 @@ def deconvolve(
         trace: Mean of K(x, x).
         total: Mean of y^2, summed over outputs.
         ranges: First and last mode of the fit of the eigenvalues' exponent, and of the power's.
+        steady: Keep the law of the power at the slope of the moments themselves, kappa dT/dkappa against kappa, in place of
+            the fit's. Over a long range of bins a fit under a wrong law confirms it; the slope of the moments cannot.
     """
     capacity = max(_slope(np.log(kappa), -np.log(moments.modes)), 1e-3) ** -1.0
     derivative = np.maximum(moments.cross - moments.error, 1e-12 * total)  # kappa dT/dkappa
     source = _slope(np.log(kappa), np.log(derivative))
-    signal = capacity * source + 1.0
+    signal, slope = capacity * source + 1.0, source
     for _ in range(3):  # the tail's law is the law of the resolved modes, which the tail itself affects a little
         tail, law = _tail_grid(head, capacity, trace)
         multiplicity = _counts(kappa, moments.modes, head, tail, law, trace)
         nodes = np.concatenate([head, tail])
         counts = np.concatenate([np.ones(len(head)), multiplicity])
-        power, noise = _powers(kappa, moments, nodes, head_power, head_error, _law(source), total)
+        power, noise = _powers(kappa, moments, nodes, head_power, head_error, _law(slope if steady else source), total)
         capacity, signal = exponents(nodes, counts, power, ranges, capacity, signal)
         source = (signal - 1.0) / capacity
     return Fit(nodes, counts, power, noise, capacity, source, signal)

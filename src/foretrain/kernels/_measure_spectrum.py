@@ -251,6 +251,7 @@ def _estimate(
             view.trace,
             view.total,
             ranges,
+            steady=method == "top",
         )
 
     def fit_all() -> tuple[Fit, list[Fit]]:
