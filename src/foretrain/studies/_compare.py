@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from foretrain.curves import Comparison, LearningCurves, combine_messages
 from foretrain.errors import InvalidInput, UnsupportedProblem
-from foretrain.problems import Problem
+from foretrain.problems import Problem, protocol_times
 from foretrain.studies._run import Progress, solve_study, train_study
 from foretrain.studies._store import Store
 from foretrain.studies._study import Study
@@ -67,7 +67,7 @@ def compare(
     changes = {name: value for name, value in (("seeds", seeds), ("seed", seed)) if value is not None}
     study = study.replace(**changes) if changes else study
     trained = study.replace(problem=trainable_part(study.problem))
-    _check_rows(trained.problem)
+    _check_rows(trained)
     theory = solve_study(study, store=store, progress=progress)
     training = train_study(trained, store=store, progress=progress)
     return pair(theory, training)
@@ -108,16 +108,14 @@ def trainable_part(problem: Problem) -> Problem:
     return Problem(*parts)  # type: ignore[arg-type]
 
 
-def _check_rows(problem: Problem) -> None:
+def _check_rows(study: Study) -> None:
     """Refuse more samples than the data have rows, before the spectrum is measured for the theory."""
+    problem = study.problem
     if not isinstance(problem.task, AbstractDataTask):
         return
-    from foretrain.training._train import _rows
+    from foretrain.training._train import check_rows
 
-    data = problem.task.load()
-    samples = problem.training.samples
-    for size in samples if isinstance(samples, tuple) else (samples,):
-        _rows(data, size)
+    check_rows(problem.training, problem.task.load(), protocol_times(problem.training, study.raw_times, "compare"))
 
 
 def pair(theory: LearningCurves, training: LearningCurves) -> Comparison:

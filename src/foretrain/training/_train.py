@@ -225,11 +225,10 @@ def _worker(
     if isinstance(task, AbstractDataTask):
         data = _load(task)
         if isinstance(training, OnePassSGD):
-            rows = [_rows_in_one_pass(data, protocol.batch_size, times) for protocol in protocols]  # type: ignore[attr-defined]
+            rows = check_rows(training, data, times)  # type: ignore[arg-type]
             used = [[k] for k in range(len(protocols))]
         else:
-            rows = [_rows(data, size) for size in samples]
-            _check_batch(training, data)  # type: ignore[arg-type]
+            rows = check_rows(training, data, times)  # type: ignore[arg-type]
         depth, activation = model.depth or 1, model.activation or "relu"  # type: ignore[attr-defined]
         network = NTK if getattr(model, "kernel", None) == "ntk" else NNGP
         kernel = network(depth=depth, activation=activation)
@@ -276,6 +275,19 @@ def _worker(
         return result
 
     return work, plan_workers(cost, seeds)
+
+
+def check_rows(training: AbstractProtocol, data: DataSet, times: Float[np.ndarray, " time"] | None) -> list[int]:
+    """Numbers of training rows: one per sample size, or for one pass one per protocol without axes.
+
+    Raises:
+        WrongKey: More rows, or a larger batch, than the data have.
+    """
+    if isinstance(training, OnePassSGD):
+        return [_rows_in_one_pass(data, protocol.batch_size, times) for protocol in _protocols(training)]  # type: ignore[attr-defined]
+    rows = [_rows(data, size) for size in values_of(training, "samples")]
+    _check_batch(training, data)
+    return rows
 
 
 def _rows(data: DataSet, samples: float | None) -> int:

@@ -37,10 +37,9 @@ def resolvent_two_point(
     samples: float = np.inf,
     matrix: Float[np.ndarray, "mode mode"] | Float[np.ndarray, " mode"] | None = None,
 ) -> ResolventProduct:
-    r"""Deterministic equivalents of $G\,M\,G'^\top$ and of its products with $\hat\Sigma$ (docs/theory/sgd.md, (SG.3) to (SG.5);
-    arXiv:2502.05074).
+    r"""Deterministic equivalents of $G\,M\,G'^\top$ and of its products with $\hat\Sigma$.
 
-    $G=(z+F\hat\Sigma)^{-1}$ with $\hat\Sigma$ the sample covariance of $P$ Gaussian samples of covariance $\Sigma$ and $F=\frac1NA^\top A$; at
+    These are (SG.3) to (SG.5) of docs/theory/sgd.md (arXiv:2502.05074). $G=(z+F\hat\Sigma)^{-1}$ with $\hat\Sigma$ the sample covariance of $P$ Gaussian samples of covariance $\Sigma$ and $F=\frac1NA^\top A$; at
     infinite width $F=1$ and $G$ is the resolvent of the sample covariance. With
     $H_k=1/(z+\lambda_kR_1R_3)$,
 

@@ -114,6 +114,7 @@ def solve(
             reason = f"expected a protocol with minibatches for {name!r}" if name in MINIBATCH_PARTS else None
             reason = reason or f"unknown output {name!r}{nearest(name, valid)}; valid: {', '.join(valid)}"
             raise WrongKey("solve", "outputs", reason)
+    _check_batch(problem)
     grid = _Grid(problem, times, tuple(dict.fromkeys(outputs)))
     grid.check_batches()
     looped = list(itertools.product(*(range(len(grid.axes[name])) for name in grid.looped)))
@@ -124,6 +125,19 @@ def solve(
     if progress is not None:
         progress(len(looped), len(looped), "solve")
     return grid.curves()
+
+
+def _check_batch(problem: Problem) -> None:
+    """A declaration cannot know how many rows a data set has when it leaves their number out."""
+    training, task = problem.training, problem.task
+    if isinstance(training, SGD) and training.samples is None and isinstance(task, AbstractDataTask):
+        rows = len(task.load())
+        if np.max(training.batch_size) > rows:
+            raise WrongKey(
+                "solve",
+                "batch_size",
+                f"expected at most the {rows} rows of the data, got {np.max(training.batch_size)}",
+            )
 
 
 class _Grid:
