@@ -149,8 +149,9 @@ def test_keys_of_the_other_protocol(refused):
 
 
 def test_exact_gaussian_at_finite_width(refused, solved):
-    message = refused(protocol="one-pass-sgd", width="[14, inf]", training="exact_gaussian = true")
-    assert "exact_gaussian is known at infinite width only; choose width = inf, or leave it out" in message
+    shift = f"test_eigenvalues = {[1.0] * 40}"
+    message = refused(protocol="one-pass-sgd", width="[14, inf]", training="exact_gaussian = true", task=shift)
+    assert "exact_gaussian with test_eigenvalues is known at infinite width only; choose width = inf" in message
     code, table, _ = solved("one-pass-sgd", "inf", training="exact_gaussian = true")
     assert code == 0
     assert table["data"]["test_loss"][3] == pytest.approx(0.24760393964601, rel=1e-10)

@@ -198,8 +198,8 @@ class OnePassSGD(AbstractProtocol):
         learning_rate: $\eta$ (axis).
         batch_size: $B$, samples per step (axis).
         schedule: Factors on the learning rate, as for `GradientDescent`.
-        exact_gaussian: Theory with the correction of relative order $1/B$ that Gaussian inputs have at infinite width, where
-            it is known exactly.
+        exact_gaussian: Theory with the correction of relative order $1/B$ that Gaussian inputs have, which is known exactly.
+            Without it the batch counts as large, and the inputs as anything.
     """
 
     kind = "one-pass-sgd"

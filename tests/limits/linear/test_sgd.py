@@ -7,6 +7,7 @@ import pytest
 import scipy.integrate
 
 from foretrain.errors import InvalidInput
+from foretrain.limits import solve
 from foretrain.limits.linear import (
     Descent,
     Flow,
@@ -14,9 +15,13 @@ from foretrain.limits.linear import (
     linear_curves,
     one_point,
     sgd_gain,
+    spectral_edge,
     spectral_measure,
 )
-from foretrain.limits.linear._contour import flow_points
+from foretrain.limits.linear._contour import ellipse, flow_points
+from foretrain.problems import OnePassSGD, Problem, RandomFeatures
+from foretrain.tasks import Spectrum, SpectrumTask
+from foretrain.training import refine, train
 
 INF = np.inf
 MODES = np.arange(1.0, 41.0)
@@ -363,8 +368,62 @@ def test_past_the_gain_nothing_is_returned():
     assert np.all(np.isfinite(below.test))
 
 
-def test_exact_recursion_is_refused_at_finite_sizes():
+def test_exact_recursion_is_refused_where_it_is_not_known():
     exact = StochasticDescent(0.3, 2, exact_gaussian=True)
-    for sizes in ((14.0, INF), (INF, 22.0)):
-        with pytest.raises(InvalidInput, match=r"exact_gaussian is known for width = inf and samples = inf only"):
-            linear_curves(BASE, [5], *sizes, 0.16, exact)
+    with pytest.raises(InvalidInput, match=r"exact_gaussian is known for one pass only, samples = inf"):
+        linear_curves(BASE, [5], INF, 22.0, 0.16, exact)
+    shifted = spectral_measure(LAM, POWER, None, LAM[::-1])
+    with pytest.raises(
+        InvalidInput, match=r"exact_gaussian with test inputs of their own is known for width = inf only"
+    ):
+        linear_curves(shifted, [5], 14.0, INF, 0.16, exact)
+
+
+@pytest.mark.parametrize(("width", "rate", "batch"), [(14.0, 0.3, 3), (22.0, 0.9, 16), (INF, 0.3, 2)])
+def test_exact_recursion_at_any_width_is_a_volterra_sum(width, rate, batch):
+    # In the eigenbasis of the features' kernel every mode decays by (1 - eta u)^2 + (eta u)^2 / B: the kernels of the sum are
+    # contour integrals of that power.
+    steps, noise = 40, 0.16
+    edge = float(spectral_edge(BASE, width, INF))
+    z, weights = ellipse(1.02 * edge, 0.4, 400)
+    here = one_point(BASE, z, width, INF)
+    decay = (1.0 + rate * z) ** 2 + (rate * z) ** 2 / batch
+    powers = decay ** np.arange(steps)[:, None] * weights * z
+
+    def integral(function):
+        return 2.0 * np.real(powers @ function)
+
+    kernel = rate**2 / batch * integral(-z * here.df1)
+    modes = POWER * LAM / (LAM + here.kappa[:, None])
+    train = integral(here.kappa / z * modes.sum(1)) + noise
+    for t in range(1, steps):
+        train[t] += kernel[:t][::-1] @ train[:t]
+    found = linear_curves(
+        BASE, np.arange(steps), width, INF, noise, StochasticDescent(rate, batch, exact_gaussian=True)
+    )
+    np.testing.assert_allclose(found.train[0, 0], train, rtol=1e-9)
+    np.testing.assert_allclose(found.test[0, 0], train - noise, rtol=1e-9)
+
+
+def test_exact_recursion_of_power_law_random_features():
+    # d = 500, v = 5000, alpha = 1, beta = 0.7, eta = 0.3, B = 1; digits from a Volterra sum of another program.
+    j = np.arange(1.0, 5001.0)
+    measure = spectral_measure(j**-2.0, j**-1.4)
+    found = linear_curves(measure, [1e2, 1e3, 1e4, 1e5], 500, INF, 0.0, StochasticDescent(0.3, 1, exact_gaussian=True))
+    expected = [6.5083578764e-3, 6.2564632960e-4, 1.3061041654e-4, 5.3089285475e-5]
+    np.testing.assert_allclose(found.test[0, 0], expected, rtol=1e-9)
+
+
+@pytest.mark.long
+def test_exact_recursion_against_simulation():
+    # At batches of one it removes most of the deviation that the theory of large batches has; what is left is O(1 / N).
+    spectrum, width, _ = refine(Spectrum(LAM, POWER), 14.0, INF, 12)
+    task = SpectrumTask(spectrum.eigenvalues, spectrum.target_power, spectrum.multiplicity, noise=0.16)
+    problem = Problem(task, RandomFeatures(width=width), OnePassSGD(0.02, 1))
+    times = [3, 40, 400]
+    runs = train(problem, times, seeds=60, minibatches="averaged")
+    mean, error = runs.values("test_loss"), runs.values("test_loss_stderr")
+    plain = solve(problem, times).values("test_loss")
+    exact = solve(problem.replace(training=OnePassSGD(0.02, 1, exact_gaussian=True)), times).values("test_loss")
+    assert np.all(np.abs(exact - mean) < 4 * error)
+    assert np.all(np.abs(exact - mean) <= np.abs(plain - mean) + error)

@@ -189,13 +189,18 @@ def test_past_the_edge_of_descent_no_batch_is_enough():
     assert curves.values("max_stable_lr") == pytest.approx(float(max_stable_lr(BASE, 14, 22)), rel=1e-11)
 
 
-def test_exact_gaussian_at_finite_width():
-    problem = Problem(TASK, RandomFeatures(width=[14, INF]), OnePassSGD(0.3, 2, exact_gaussian=True))
-    with pytest.raises(ForetrainError, match=r"exact_gaussian is known at infinite width only; choose width = inf"):
-        solve(problem, TIMES)
-    facts = solve(Problem(TASK, Kernel(), OnePassSGD(0.3, 2, exact_gaussian=True)), TIMES)
+def test_exact_gaussian():
+    protocol = OnePassSGD(0.3, 2, exact_gaussian=True)
+    shifted = TASK.replace(test_eigenvalues=LAM)
+    with pytest.raises(ForetrainError, match=r"exact_gaussian with test_eigenvalues is known at infinite width only"):
+        solve(Problem(shifted, RandomFeatures(width=[14, INF]), protocol), TIMES)
     gain = np.sum(0.3 * LAM / (2.0 * (2.0 - 0.3 * LAM) - 0.3 * LAM))
-    assert facts.values("sgd_gain") == pytest.approx(gain, rel=1e-11)
+    for task in (TASK, shifted):
+        facts = solve(Problem(task, Kernel(), protocol), TIMES)
+        assert facts.values("sgd_gain") == pytest.approx(gain, rel=1e-11)
+    with pytest.warns(ForetrainWarning, match="above 0.5 single runs"):
+        wide = solve(Problem(TASK, RandomFeatures(width=[22, INF]), OnePassSGD(0.5, 2, exact_gaussian=True)), TIMES)
+    assert wide.dims["test_loss"] == ("width", "time")
 
 
 @pytest.mark.parametrize("batch", [0, -3, 1.5, INF, "many"])

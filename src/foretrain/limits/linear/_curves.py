@@ -11,7 +11,6 @@ from foretrain.errors import InvalidInput
 from foretrain.limits.linear import _contour as contour
 from foretrain.limits.linear._dynamics import Dynamics, Flow
 from foretrain.limits.linear._edge import spectral_edge
-from foretrain.limits.linear._gaussian import gaussian_losses
 from foretrain.limits.linear._kappa import FAR
 from foretrain.limits.linear._measure import SpectralMeasure, node_size
 from foretrain.limits.linear._minibatch import minibatch_noise
@@ -92,10 +91,16 @@ def linear_curves(
         raise InvalidInput(f"linear_curves(times): expected times >= 0, got {times[np.isnan(times) | (times < 0)][0]}.")
     if not np.all(np.isfinite(noise) & (noise >= 0)):
         raise InvalidInput(f"linear_curves(noise): expected finite variances >= 0, got {noise.min()}.")
-    if getattr(dynamics, "exact_gaussian", False) and np.any(inv_n + inv_p > 0):
-        raise InvalidInput(
-            "linear_curves(dynamics): exact_gaussian is known for width = inf and samples = inf only, got finite sizes."
-        )
+    if getattr(dynamics, "exact_gaussian", False):
+        if np.any(inv_p > 0):
+            raise InvalidInput(
+                "linear_curves(dynamics): exact_gaussian is known for one pass only, samples = inf; got a finite number."
+            )
+        if measure.shift is not None and np.any(inv_n > 0):
+            raise InvalidInput(
+                "linear_curves(dynamics): exact_gaussian with test inputs of their own is known for width = inf only, got a "
+                "finite width."
+            )
     batch = getattr(dynamics, "batch_size", np.inf)
     if not batch > 0:
         raise InvalidInput(f"linear_curves(dynamics): expected batch_size > 0, got {batch}.")
@@ -168,29 +173,18 @@ class _Run:
         if "both" not in self.shares:
             return
         share = self.shares.index("both")
+        sizes = (size[live] for size in (inv_batch, self.inv_n, self.inv_p, self.noise))
+        parts, errors, good = minibatch_noise(
+            self.measure, self.padded, self.times, self.dynamics, tuple(sizes), self._map
+        )
         if self.dynamics.exact_gaussian:
-            parts, errors, good = self._gaussian(live, share)
-        else:
-            sizes = (size[live] for size in (inv_batch, self.inv_n, self.inv_p, self.noise))
-            parts, errors, good = minibatch_noise(
-                self.measure, self.padded, self.times, self.dynamics, tuple(sizes), self._map
-            )
+            parts[1] -= self.losses[0, live, share]
         self.noise_parts[0, live], self.noise_parts[1, live] = parts[1], parts[0] - self.losses[1, live, share]
         self.losses[0, live, share] += parts[1]
         self.losses[1, live, share] = parts[0]
         self.errors[0, live, share] += errors[1]
         self.errors[1, live, share] += errors[0]
         self.good[live] &= good
-
-    def _gaussian(self, live, share):
-        """The same for the exact recursion, which gives the whole test loss."""
-        rates, batch = self.dynamics.rates, self.dynamics.batch_size
-        pairs = [gaussian_losses(self.measure, self.padded, self.times, rates, batch, self.noise[i]) for i in live]
-        parts, errors = (
-            (np.stack(part, 1) for part in zip(*pairs, strict=True)) if pairs else (np.zeros((2, 0, 1)),) * 2
-        )
-        parts[1] -= self.losses[0, live, share]
-        return parts, errors, True
 
     def _groups(self, live):
         """Problems whose contours have the same shape: with and without the mirrored half."""

@@ -204,7 +204,8 @@ def scheduled_noise(measure: SpectralMeasure, times, rates, sizes, edge: float, 
         rates: learning rates, one a step; the last one goes on for ever.
         sizes: strength of the minibatch noise, 1/N, 1/P and variance of the label noise.
         edge: the largest eigenvalue of the finite kernel.
-        exact_gaussian: infinite sizes with exactly Gaussian inputs: whole test losses in place of their noise parts.
+        exact_gaussian: fresh Gaussian inputs, whose modes add to their own decay; with test inputs of their own (infinite
+            width) the whole test losses are returned in place of their noise parts.
     """
     inv_batch, inv_n, inv_p, noise = (float(size) for size in sizes)
     last = float(np.max(times, initial=0.0))
@@ -215,8 +216,9 @@ def scheduled_noise(measure: SpectralMeasure, times, rates, sizes, edge: float, 
     )
     test, self_noise = np.zeros_like(train), 0.0
     if exact_gaussian:
-        initial = np.asarray(measure.signal if measure.shift_signal is None else measure.shift_signal)
-        test[:, : initial.size], self_noise = initial, inv_batch
+        self_noise = inv_batch
+        if measure.shift_signal is not None:
+            test[:, : measure.nodes] = np.asarray(measure.shift_signal)
     state = (train, test)
     results = np.empty((2, 2, times.size))
 

@@ -38,21 +38,25 @@ def minibatch_noise(
         spread: `spread(function, jobs)`, an ordered map.
 
     Returns:
-        Train losses and noise parts of the test losses, (2, problem, time), their error estimates, and flags (problem, time).
+        Train losses and noise parts of the test losses (the whole test losses with `exact_gaussian`), (2, problem, time), their
+        error estimates, and flags (problem, time).
     """
-    run = _Noise(measure, padded, times, float(dynamics.rates[-1]), sizes, spread)
+    run = _Noise(measure, padded, times, dynamics, sizes, spread)
     if dynamics.constant:
         run.open()
         run.closed()
     else:
-        run.scheduled(dynamics.rates)
+        run.scheduled()
     run.end()
+    if dynamics.exact_gaussian:
+        run.whole_test_losses()
     return run.losses, run.errors, run.good
 
 
 class _Noise:
-    def __init__(self, measure, padded, times, rate, sizes, spread):
-        self.measure, self.padded, self.times, self.rate, self.spread = measure, padded, times, rate, spread
+    def __init__(self, measure, padded, times, dynamics: StochasticDescent, sizes, spread):
+        self.measure, self.padded, self.times, self.spread = measure, padded, times, spread
+        self.dynamics, self.rate, self.stretch = dynamics, float(dynamics.rates[-1]), dynamics.stretch
         self.sizes, noise = sizes, sizes[-1]
         self.problems = np.arange(noise.size)
         self.losses = np.zeros((2, noise.size, times.size))
@@ -66,10 +70,10 @@ class _Noise:
             return
         order = where[np.argsort(self.times[where])]
         rows = next((size for size in TIME_SIZES if size >= len(order)), len(order))
-        contours = [open_steps(self.times[order], n) for n in (contour.OPEN_POINTS, contour.CHECK_POINTS)]
+        contours = [open_steps(self.times[order], n, self.stretch) for n in (contour.OPEN_POINTS, contour.CHECK_POINTS)]
         contours = [_filled(*parts, rows, contour.OPEN_POINTS) for parts in contours]
         shift, half, a = (np.stack(pair) for pair in zip(*contours, strict=True))
-        z = mirrored_points(half, self.rate)
+        z = mirrored_points(half, self.rate * self.stretch)
         batch = 1 if self.problems.size == 1 else BATCH
         chunks = [self.problems[i : i + batch] for i in range(0, self.problems.size, batch)]
 
@@ -104,19 +108,20 @@ class _Noise:
             self._put([i], where, fine[:, None], coarse[:, None], good)
 
     def _closed_sum(self, i, steps, m):
-        shift, half, a = closed_steps(steps, m)
-        halves = closed_path(self.measure, self.rate, m, self.sizes[1][i], self.sizes[2][i])
+        shift, half, a = closed_steps(steps, m, self.stretch)
+        halves = closed_path(self.measure, self.rate, m, self.sizes[1][i], self.sizes[2][i], self.stretch)
         shift, half, a = _filled(shift[None], half[None], a, len(a), contour.GENERATING_POINTS)
         halves = np.pad(halves, ((0, 0), (0, contour.GENERATING_POINTS - m)), mode="edge")
-        path = mirrored_points(halves, self.rate)
+        path = mirrored_points(halves, self.rate * self.stretch)
         with jax.enable_x64(True):
             losses, good = closed_noise_program(
                 self.padded, path, shift[0], half[0], a, self.rate, *(size[i] for size in self.sizes)
             )
         return np.asarray(losses), bool(good)
 
-    def scheduled(self, rates):
+    def scheduled(self):
         """A schedule is stepped through, one problem after the other."""
+        rates = self.dynamics.rates
         where = np.flatnonzero(np.isfinite(self.times) & (self.times > 0))
         if where.size == 0 or self.problems.size == 0:
             return
@@ -129,7 +134,7 @@ class _Noise:
 
         def run(i):
             sizes = [size[i] for size in self.sizes]
-            return scheduled_noise(self.measure, self.times[where], rates, sizes, float(edges[i]))
+            return scheduled_noise(self.measure, self.times[where], rates, sizes, float(edges[i]), self.stretch > 1.0)
 
         for i, (losses, errors) in zip(self.problems, self.spread(run, list(self.problems)), strict=True):
             fine = np.all(np.isfinite(losses) & np.isfinite(errors), 0)
@@ -142,7 +147,7 @@ class _Noise:
         if not np.any(where) or self.problems.size == 0 or self.rate == 0.0:
             return
         inv_batch, inv_n, inv_p, noise = self.sizes
-        levels = np.full(noise.size, 2.0 / self.rate)
+        levels = np.full(noise.size, 2.0 / (self.rate * self.stretch))
         y = level_roots(self.measure, levels, inv_n[:, None], inv_p[:, None])
         mirrored = -float(np.max(self.measure.eigenvalues)) * (1.0 + np.exp(y))
         with np.errstate(divide="ignore"):
@@ -155,8 +160,28 @@ class _Noise:
         for i in self.problems:
             df1, left = _test_kernel(self.measure, float(mirrored[i]), inv_n[i])
             right = _test_kernel(self.measure, float(static[i]), inv_n[i])[1]
-            train = float(np.asarray(final)[i, 1, 0]) / (1.0 + inv_batch[i] * df1)
+            train = float(np.asarray(final)[i, 1, 0]) / (1.0 + inv_batch[i] / self.stretch * df1)
             self.losses[:, i, where] = np.array([[train], [0.5 * self.rate * inv_batch[i] * (right - left) * train]])
+
+    def whole_test_losses(self):
+        """With exactly Gaussian inputs fresh samples are seen as the population, and modes fluctuate by themselves."""
+        noise = self.sizes[-1][:, None]
+        if self.measure.shift_signal is None:
+            self.losses[1] = self.losses[0] - noise
+            self.errors[1] = self.errors[0]
+            return
+        if self.dynamics.constant:
+            # Infinite width: every mode decays on its own.
+            pull = self.rate * np.asarray(self.measure.eigenvalues)
+            decay = pull * (2.0 - pull) - (self.stretch - 1.0) * pull**2
+            with np.errstate(invalid="ignore"):
+                left = np.exp(np.where(decay == 0.0, 0.0, self.times[:, None] * np.log1p(-decay)))
+            self.losses[1] += left @ np.asarray(self.measure.shift_signal)
+        else:
+            start, end = self.times == 0, np.isinf(self.times)
+            self.losses[1][:, start] = self.measure.initial_loss
+            unseen = np.asarray(self.measure.eigenvalues) == 0.0
+            self.losses[1][:, end] += np.sum(np.asarray(self.measure.shift_signal)[unseen])
 
     def _put(self, chunk, where, fine, coarse, good):
         place = np.ix_([0, 1], chunk, where)

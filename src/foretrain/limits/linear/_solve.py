@@ -73,8 +73,11 @@ def covers(problem: Problem) -> str | None:
         return f"no theory of the protocol {problem.training.kind!r}"
     if not isinstance(problem.task, (AbstractSpectralTask, AbstractDataTask)):
         return f"the task {problem.task.kind!r} has neither a spectrum nor data to measure one"
-    if getattr(problem.training, "exact_gaussian", False) and np.any(np.isfinite(problem.model.width)):  # type: ignore[attr-defined]
-        return "exact_gaussian is known at infinite width only; choose width = inf, or leave it out"
+    shifted = getattr(problem.task, "test_eigenvalues", None) is not None
+    if getattr(problem.training, "exact_gaussian", False) and shifted and np.any(np.isfinite(problem.model.width)):  # type: ignore[attr-defined]
+        return (
+            "exact_gaussian with test_eigenvalues is known at infinite width only; choose width = inf, or leave it out"
+        )
     return None
 
 
@@ -114,7 +117,6 @@ def solve(
             reason = f"expected a protocol with minibatches for {name!r}" if name in MINIBATCH_PARTS else None
             reason = reason or f"unknown output {name!r}{nearest(name, valid)}; valid: {', '.join(valid)}"
             raise WrongKey("solve", "outputs", reason)
-    _check_batch(problem)
     grid = _Grid(problem, times, tuple(dict.fromkeys(outputs)))
     grid.check_batches()
     looped = list(itertools.product(*(range(len(grid.axes[name])) for name in grid.looped)))
@@ -125,19 +127,6 @@ def solve(
     if progress is not None:
         progress(len(looped), len(looped), "solve")
     return grid.curves()
-
-
-def _check_batch(problem: Problem) -> None:
-    """A declaration cannot know how many rows a data set has when it leaves their number out."""
-    training, task = problem.training, problem.task
-    if isinstance(training, SGD) and training.samples is None and isinstance(task, AbstractDataTask):
-        rows = len(task.load())
-        if np.max(training.batch_size) > rows:
-            raise WrongKey(
-                "solve",
-                "batch_size",
-                f"expected at most the {rows} rows of the data, got {np.max(training.batch_size)}",
-            )
 
 
 class _Grid:

@@ -21,7 +21,6 @@ from foretrain.limits.linear import _contour as contour
 from foretrain.limits.linear._compile import compiled
 from foretrain.limits.linear._dynamics import Descent
 from foretrain.limits.linear._edge import critical_batch, max_stable_lr, noise_factor, sgd_gain
-from foretrain.limits.linear._gaussian import gaussian_gain, gaussian_thresholds
 from foretrain.limits.linear._kappa import FAR, advance, begin, follow_rays, implicit_kappa
 from foretrain.limits.linear._measure import SpectralMeasure
 from foretrain.limits.linear._pairs import points
@@ -38,7 +37,7 @@ class StochasticDescent(Descent):
         learning_rate: $\eta$, or one rate per step; after the last one it stays what it is.
         batch_size: $B$, any real number > 0.
         replacement: whether a batch may hold a sample twice.
-        exact_gaussian: keep the term of relative order $1/B$ that Gaussian inputs add to one-pass SGD at infinite width.
+        exact_gaussian: keep the term of relative order $1/B$ that Gaussian inputs add to one-pass SGD.
     """
 
     batch_size: float
@@ -60,49 +59,73 @@ class StochasticDescent(Descent):
         """The strength of the noise relative to batches of one drawn with replacement."""
         return noise_factor(self.batch_size, samples, self.replacement) / self.batch_size
 
+    @property
+    def stretch(self) -> float:
+        r"""$1+\frac1B$ with `exact_gaussian`, else 1: exact Gaussian inputs act like a rate and a batch that are larger by this."""
+        return 1.0 + 1.0 / self.batch_size if self.exact_gaussian else 1.0
+
+    def _gain(self, measure: SpectralMeasure, width, samples, rate: float, batch):
+        stretch = 1.0 + 1.0 / batch if self.exact_gaussian else 1.0
+        return sgd_gain(measure, width, samples, rate * stretch, batch * stretch, self.replacement)
+
     def gain(self, measure: SpectralMeasure, width, samples):
         """`sgd_gain` at the last rate, which goes on for ever."""
         rate = float(self.rates[-1])
         if rate == 0.0:
             return np.zeros(np.broadcast_shapes(np.shape(width), np.shape(samples)))
-        if self.exact_gaussian:
-            return np.full(np.shape(samples), gaussian_gain(measure, rate, self.batch_size))
-        return sgd_gain(measure, width, samples, rate, self.batch_size, self.replacement)
+        return self._gain(measure, width, samples, rate, self.batch_size)
 
     def thresholds(self, measure: SpectralMeasure, width, samples) -> dict[str, np.ndarray]:
         """`max_stable_lr` for this batch, `critical_batch` for the largest rate, and `sgd_gain` there."""
-        rate = float(self.rates.max())
-        if self.exact_gaussian:
-            found = gaussian_thresholds(measure, rate, self.batch_size)
-            return {name: np.full(np.shape(samples), value) for name, value in found.items()}
+        rate, stretch = float(self.rates.max()), self.stretch
+        largest = max_stable_lr(
+            measure, width, samples, batch_size=self.batch_size * stretch, replacement=self.replacement
+        )
         return {
-            "max_stable_lr": max_stable_lr(
-                measure, width, samples, batch_size=self.batch_size, replacement=self.replacement
-            ),
-            "critical_batch": critical_batch(measure, width, samples, rate, self.replacement),
-            "sgd_gain": sgd_gain(measure, width, samples, rate, self.batch_size, self.replacement),
+            "max_stable_lr": largest / stretch,
+            "critical_batch": self._critical_batch(measure, width, samples, rate),
+            "sgd_gain": self._gain(measure, width, samples, rate, self.batch_size),
         }
 
+    def _critical_batch(self, measure: SpectralMeasure, width, samples, rate: float):
+        if not self.exact_gaussian:
+            return critical_batch(measure, width, samples, rate, self.replacement)
+        # The rate that counts grows as the batch shrinks: bisection in log B, from where a mode alone is unstable.
+        shape = np.broadcast_shapes(np.shape(width), np.shape(samples))
+        low, high = np.full(shape, -30.0), np.full(shape, 700.0)
+        for _ in range(100):
+            middle = 0.5 * (low + high)
+            above = self._gain(measure, width, samples, rate, np.exp(middle)) >= 1.0
+            low, high = np.where(above, middle, low), np.where(above, high, middle)
+        return np.where(high < 699.0, np.exp(high), np.inf)
 
-def open_steps(steps, n: int):
-    r"""Hyperbolas in $\log x$, a row per step: $x-1$, $\sqrt x-1$ and weights of $\oint x^t\frac{dx}{x-1}$."""
-    zeta, _ = contour.hyperbola(n)
+
+def open_steps(steps, n: int, stretch: float = 1.0):
+    r"""Hyperbolas in $\log x$, a row per step: $x-1$, $y-1$ and weights of $\oint x^t\frac{dx}{x-1}$.
+
+    $y=\sqrt{1+c(x-1)}$ with the stretch $c$; $\sqrt x$ if it is 1.
+    """
     shift, a = contour.step_points(steps, n)
-    return shift, contour.expm1(0.5 * zeta / steps[:, None]), a
+    return shift, root_minus_one(stretch * shift), a
 
 
-def closed_steps(steps, m: int):
+def root_minus_one(x):
+    """The square root of 1 + x, less 1, without cancellation."""
+    return x / (1.0 + np.sqrt(1.0 + x))
+
+
+def closed_steps(steps, m: int, stretch: float = 1.0):
     """The same on the closed contour, whose points serve all early steps."""
     shift, a = contour.generating_ellipse(m)
-    return shift, shift / (1.0 + np.sqrt(1.0 + shift)), a * (1.0 + shift) ** steps[:, None]
+    return shift, root_minus_one(stretch * shift), a * (1.0 + shift) ** steps[:, None]
 
 
 def mirrored_points(half, rate):
-    r"""$z=(\sqrt x-1)/\eta$ and the conjugate of $(-\sqrt x-1)/\eta$, both in the upper half plane, side by side.
+    r"""$z=(y-1)/\eta$ and the conjugate of $(-y-1)/\eta$, both in the upper half plane, side by side.
 
     Args:
-        half: $\sqrt x-1$.
-        rate: $\eta$.
+        half: $y-1$.
+        rate: $\eta$, times the stretch.
     """
     size = np.abs(half)
     pushed = np.where(size < STILL, half * (STILL / np.maximum(size, 1e-300)), half)
@@ -117,7 +140,7 @@ def transforms(measure: SpectralMeasure, kappa, z, shift, half, rate, inv_batch,
         kappa: roots at `z`.
         z: from `mirrored_points`.
         shift: $x-1$.
-        half: $\sqrt x-1$.
+        half: $y-1$.
         rate: $\eta$.
         inv_batch: $1/B$, times the factor of batches without repetitions.
         inv_width: $1/N$.
@@ -159,7 +182,7 @@ def open_noise_program(
         measure: one spectrum for all.
         z: points of all rows, shape (problem, time, 2 point); rows follow one another.
         shift: $x-1$, shape (problem, time, point).
-        half: $\\sqrt x-1$, same shape.
+        half: $y-1$, same shape.
         a: weights, same shape.
         rate: learning rates, one per problem.
         inv_batch: one per problem.
@@ -222,9 +245,11 @@ def closed_noise(measure: SpectralMeasure, path, shift, half, a, rate, inv_batch
     return jnp.where(good[-1], 2.0 * (parts @ a.T).real, jnp.nan)
 
 
-def closed_path(measure: SpectralMeasure, rate: float, m: int, inv_width: float, inv_samples: float):
-    r"""Rows of $\sqrt x-1$ that lead from far away to the points of the closed contour."""
+def closed_path(
+    measure: SpectralMeasure, rate: float, m: int, inv_width: float, inv_samples: float, stretch: float = 1.0
+):
+    r"""Rows of $y-1$ that lead from far away to the points of the closed contour."""
     total = float(np.sum(measure.trace)) * (inv_width + inv_samples)
-    far = (1.0 + rate * FAR * max(float(np.max(measure.eigenvalues)), total)) ** 2
+    far = (1.0 + rate * stretch * FAR * max(float(np.max(measure.eigenvalues)), total)) ** 2
     shifts = contour.ellipse_path(1.0, contour.GENERATING_RADIUS, m, far)
-    return shifts / (1.0 + np.sqrt(1.0 + shifts))
+    return root_minus_one(stretch * shifts)
