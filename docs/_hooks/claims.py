@@ -23,28 +23,31 @@ def show(value: object) -> str:
 
 
 def main(path: str) -> None:
-    """Replace the table between the markers."""
-    rows = ["| claim | source | theory | measured | verdict |", "| --- | ---: | ---: | ---: | --- |"]
-    for claim in json.loads(Path(path).read_text(encoding="utf-8")):
-        measured = show(claim["measured"])
-        if measured and show(claim["error"]):
-            measured += f" ± {claim['error']:.1g}"
-        words = claim["claim"].replace("|", "\\|").replace("*", "\\*")
-        rows.append(
-            f"| {words} | {show(claim['source_value'])} | {show(claim['theory'])} | {measured} | {claim['verdict']} |"
-        )
+    """Replace the table of every paper in the file, between its markers."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     note = f"Made at commit {commit.stdout.strip()} on {datetime.date.today().isoformat()}."
-    pattern = r"(<!-- claims -->\n).*?(<!-- end -->)"
-    text = PAGE.read_text(encoding="utf-8")
-    new, count = re.subn(
-        pattern, lambda m: f"{m[1]}\n{note}\n\n" + "\n".join(rows) + f"\n\n{m[2]}", text, flags=re.DOTALL
-    )
-    if count != 1:
-        raise SystemExit(f"{PAGE}: no place for the table")
-    PAGE.write_text(new, encoding="utf-8")
+    claims = json.loads(Path(path).read_text(encoding="utf-8"))
+    for paper in dict.fromkeys(claim["paper"] for claim in claims):
+        rows = ["| claim | source | theory | measured | verdict |", "| --- | ---: | ---: | ---: | --- |"]
+        rows += [row(claim) for claim in claims if claim["paper"] == paper]
+        pattern = rf"(<!-- claims {paper} -->\n).*?(<!-- end -->)"
+        table = f"\n{note}\n\n" + "\n".join(rows) + "\n\n"
+        text = PAGE.read_text(encoding="utf-8")
+        new, count = re.subn(pattern, lambda m, table=table: m[1] + table + m[2], text, flags=re.DOTALL)
+        if count != 1:
+            raise SystemExit(f"{PAGE}: no place for the table of paper {paper}")
+        PAGE.write_text(new, encoding="utf-8")
+
+
+def row(claim: dict) -> str:
+    """One line of a table."""
+    measured = show(claim["measured"])
+    if measured and show(claim["error"]):
+        measured += f" ± {claim['error']:.1g}"
+    words = claim["claim"].replace("|", "\\|").replace("*", "\\*")
+    return f"| {words} | {show(claim['source_value'])} | {show(claim['theory'])} | {measured} | {claim['verdict']} |"
 
 
 if __name__ == "__main__":
