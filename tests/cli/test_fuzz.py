@@ -135,7 +135,7 @@ def pretended_training(monkeypatch):
     import foretrain.training as training
     from foretrain.curves import LearningCurves
 
-    def train(problem, times=None, *, seeds, seed, throw, progress):
+    def train(problem, times=None, *, seeds, seed, minibatches, throw, progress):
         import foretrain.limits
 
         curves = foretrain.limits.solve(problem, times)

@@ -132,11 +132,11 @@ BIG = LAW.replace("modes = 1000", "modes = 20000").replace("[16, inf]", "[512]")
 
 def test_control_c_in_a_process_of_its_own(tmp_path):
     (tmp_path / "big.toml").write_text(BIG + "seeds = 1000\n")
+    # A shell that runs the tests in the background has them ignore the interrupt, and children inherit that.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + FORETRAIN[-1]
     process = subprocess.Popen(
-        [*FORETRAIN, "train", "big.toml", "--store", "kept"],
+        [*FORETRAIN[:-1], heeding, "train", "big.toml", "--store", "kept"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        # A shell that runs the tests in the background has them ignore the interrupt, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     time.sleep(4)
     process.send_signal(signal.SIGINT)
