@@ -231,7 +231,7 @@ def open_noise(measure: SpectralMeasure, z, shift, half, a, rate, inv_batch, inv
         kappa, z, shift, half, a = row
         kappa = implicit_kappa(kappa, z, measure, inv_width, inv_samples)
         parts = transforms(measure, kappa, z, shift, half, rate, inv_batch, inv_width, inv_samples, noise)
-        return 2.0 * jnp.sum(a * parts, -1).real
+        return 2.0 * jnp.sum(a[None] * parts, -1).real
 
     return jnp.where(good, jax.lax.map(evaluate, (kappas, z, shift, half, a)).T, jnp.nan)
 
