@@ -207,13 +207,13 @@ def _minibatches(measure, times, inv_n, inv_p, noise, dynamics: StochasticDescen
     late = np.flatnonzero(times >= contour.FIRST_OPEN_STEP)
     if late.size:
         late = late[np.argsort(times[late])]
-        shift, half, a = open_steps(times[late], contour.OPEN_POINTS)
-        part = open_noise(measure, mirrored_points(half, rate), shift, half, a, *rest)
+        half, a = open_steps(times[late], contour.OPEN_POINTS)
+        part = open_noise(measure, mirrored_points(half, rate), half, a, *rest)
         result = result.at[:, late].set(part)
     early = np.flatnonzero((times < contour.FIRST_OPEN_STEP) & (times > 0))
     if early.size:
-        shift, half, a = closed_steps(times[early], contour.GENERATING_POINTS)
+        half, a = closed_steps(times[early], contour.GENERATING_POINTS)
         halves = closed_path(nodes, float(still.rates[-1]), contour.GENERATING_POINTS, *map(float, sizes))
-        part = closed_noise(measure, mirrored_points(halves, rate), shift, half, a, *rest)
+        part = closed_noise(measure, mirrored_points(halves, rate), half, a, *rest)
         result = result.at[:, early].set(part)
     return result

@@ -72,14 +72,14 @@ class _Noise:
         rows = next((size for size in TIME_SIZES if size >= len(order)), len(order))
         contours = [open_steps(self.times[order], n, self.stretch) for n in (contour.OPEN_POINTS, contour.CHECK_POINTS)]
         contours = [_filled(*parts, rows, contour.OPEN_POINTS) for parts in contours]
-        shift, half, a = (np.stack(pair) for pair in zip(*contours, strict=True))
+        half, a = (np.stack(pair) for pair in zip(*contours, strict=True))
         z = mirrored_points(half, self.rate * self.stretch)
         batch = 1 if self.problems.size == 1 else BATCH
         chunks = [self.problems[i : i + batch] for i in range(0, self.problems.size, batch)]
 
         def run(chunk):
             index = np.repeat(np.pad(chunk, (0, batch - len(chunk)), mode="edge"), 2)
-            both = (np.tile(part, (batch, 1, 1)) for part in (z, shift, half, a))
+            both = (np.tile(part, (batch, 1, 1)) for part in (z, half, a))
             sizes = (size[index] for size in self.sizes)
             with jax.enable_x64(True):
                 losses, good = open_noise_program(
@@ -108,14 +108,14 @@ class _Noise:
             self._put([i], where, fine[:, None], coarse[:, None], good)
 
     def _closed_sum(self, i, steps, m):
-        shift, half, a = closed_steps(steps, m, self.stretch)
+        half, a = closed_steps(steps, m, self.stretch)
         halves = closed_path(self.measure, self.rate, m, self.sizes[1][i], self.sizes[2][i], self.stretch)
-        shift, half, a = _filled(shift[None], half[None], a, len(a), contour.GENERATING_POINTS)
+        half, a = _filled(half[None], a, len(a), contour.GENERATING_POINTS)
         halves = np.pad(halves, ((0, 0), (0, contour.GENERATING_POINTS - m)), mode="edge")
         path = mirrored_points(halves, self.rate * self.stretch)
         with jax.enable_x64(True):
             losses, good = closed_noise_program(
-                self.padded, path, shift[0], half[0], a, self.rate, *(size[i] for size in self.sizes)
+                self.padded, path, half[0], a, self.rate, *(size[i] for size in self.sizes)
             )
         return np.asarray(losses), bool(good)
 
@@ -189,11 +189,10 @@ class _Noise:
         self.good[np.ix_(chunk, where)] = good
 
 
-def _filled(shift, half, a, rows: int, points: int):
+def _filled(half, a, rows: int, points: int):
     """Contours padded to a compiled size: rows beyond the last are not used, points beyond the last have no weight."""
     fill, extra = rows - len(a), points - a.shape[1]
-    shift, half = (np.pad(part, ((0, fill), (0, extra)), mode="edge") for part in (shift, half))
-    return shift, half, np.pad(a, ((0, fill), (0, extra)))
+    return np.pad(half, ((0, fill), (0, extra)), mode="edge"), np.pad(a, ((0, fill), (0, extra)))
 
 
 def _test_kernel(measure: SpectralMeasure, kappa: float, inv_width: float) -> tuple[float, float]:

@@ -178,7 +178,8 @@ def sgd_losses_at(measure: SpectralMeasure, steps, width, samples, learning_rate
     steps, width, samples, rate, batch, noise = np.broadcast_arrays(
         *(np.atleast_1d(np.asarray(v, float)) for v in values)
     )
-    shift, half, a = open_steps(steps, contour.OPEN_POINTS)
+    half, a = open_steps(steps, contour.OPEN_POINTS)
+    shift = contour.step_points(steps, contour.OPEN_POINTS)[0]
     z, mirrored = shift / rate[:, None], mirrored_points(half, rate[:, None])
     result = np.empty((2, steps.size))
     with jax.enable_x64(True):
@@ -187,7 +188,7 @@ def sgd_losses_at(measure: SpectralMeasure, steps, width, samples, learning_rate
             index = np.minimum(np.arange(begin, begin + POINTS_PER_CALL), steps.size - 1)
             sizes = (1.0 / width[index], 1.0 / samples[index], noise[index])
             descent, good = open_program(nodes, z[index, None], a[index, None], *sizes, 1, ("both",))
-            points = (part[index, None] for part in (mirrored, shift, half, a))
+            points = (part[index, None] for part in (mirrored, half, a))
             noises, fine = open_noise_program(nodes, *points, rate[index], 1.0 / batch[index], *sizes, 1)
             piece = slice(begin, begin + POINTS_PER_CALL)
             good = (np.asarray(good) & np.asarray(fine))[:, 0]

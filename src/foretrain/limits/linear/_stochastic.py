@@ -90,7 +90,7 @@ class StochasticDescent(Descent):
     def _critical_batch(self, measure: SpectralMeasure, width, samples, rate: float):
         if not self.exact_gaussian:
             return critical_batch(measure, width, samples, rate, self.replacement)
-        # The rate that counts grows as the batch shrinks: bisection in log B, from where a mode alone is unstable.
+        # The rate that counts grows as the batch shrinks: no closed form, so bisection in log B.
         shape = np.broadcast_shapes(np.shape(width), np.shape(samples))
         low, high = np.full(shape, -30.0), np.full(shape, 700.0)
         for _ in range(100):
@@ -101,12 +101,12 @@ class StochasticDescent(Descent):
 
 
 def open_steps(steps, n: int, stretch: float = 1.0):
-    r"""Hyperbolas in $\log x$, a row per step: $x-1$, $y-1$ and weights of $\oint x^t\frac{dx}{x-1}$.
+    r"""Hyperbolas in $\log x$, a row per step: $y-1$ and weights of $\oint x^t\frac{dx}{x-1}$.
 
     $y=\sqrt{1+c(x-1)}$ with the stretch $c$; $\sqrt x$ if it is 1.
     """
     shift, a = contour.step_points(steps, n)
-    return shift, root_minus_one(stretch * shift), a
+    return root_minus_one(stretch * shift), a
 
 
 def root_minus_one(x):
@@ -117,7 +117,7 @@ def root_minus_one(x):
 def closed_steps(steps, m: int, stretch: float = 1.0):
     """The same on the closed contour, whose points serve all early steps."""
     shift, a = contour.generating_ellipse(m)
-    return shift, root_minus_one(stretch * shift), a * (1.0 + shift) ** steps[:, None]
+    return root_minus_one(stretch * shift), a * (1.0 + shift) ** steps[:, None]
 
 
 def mirrored_points(half, rate):
@@ -132,14 +132,13 @@ def mirrored_points(half, rate):
     return np.concatenate([half, -np.conj(2.0 + pushed)], -1) / rate
 
 
-def transforms(measure: SpectralMeasure, kappa, z, shift, half, rate, inv_batch, inv_width, inv_samples, noise):
+def transforms(measure: SpectralMeasure, kappa, z, half, rate, inv_batch, inv_width, inv_samples, noise):
     r"""$(x-1)\tilde{\hat{\mathcal L}}(x)$ and $(x-1)$ times the transform of the noise part of the test loss.
 
     Args:
         measure: the spectrum.
         kappa: roots at `z`.
         z: from `mirrored_points`.
-        shift: $x-1$.
         half: $y-1$.
         rate: $\eta$.
         inv_batch: $1/B$, times the factor of batches without repetitions.
@@ -173,16 +172,13 @@ def transforms(measure: SpectralMeasure, kappa, z, shift, half, rate, inv_batch,
 
 
 @compiled
-def open_noise_program(
-    measure: SpectralMeasure, z, shift, half, a, rate, inv_batch, inv_width, inv_samples, noise, count
-):
+def open_noise_program(measure: SpectralMeasure, z, half, a, rate, inv_batch, inv_width, inv_samples, noise, count):
     """Train losses and noise parts of the test losses on open contours, for a batch of problems.
 
     Args:
         measure: one spectrum for all.
         z: points of all rows, shape (problem, time, 2 point); rows follow one another.
-        shift: $x-1$, shape (problem, time, point).
-        half: $y-1$, same shape.
+        half: $y-1$, shape (problem, time, point).
         a: weights, same shape.
         rate: learning rates, one per problem.
         inv_batch: one per problem.
@@ -195,53 +191,51 @@ def open_noise_program(
         Losses (problem, 2, time) and flags (problem, time); rows beyond `count` are zero and False.
     """
 
-    def one(z, shift, half, a, rate, inv_batch, inv_width, inv_samples, noise):
+    def one(z, half, a, rate, inv_batch, inv_width, inv_samples, noise):
         rows = z.shape[0]
 
         def follow(i, state):
             track, losses, good = state
             track, kappa, fine = advance(measure, track, z[i], inv_width, inv_samples)
-            parts = transforms(measure, kappa, z[i], shift[i], half[i], rate, inv_batch, inv_width, inv_samples, noise)
+            parts = transforms(measure, kappa, z[i], half[i], rate, inv_batch, inv_width, inv_samples, noise)
             return track, losses.at[:, i].set(2.0 * jnp.sum(a[i][None] * parts, -1).real), good.at[i].set(fine)
 
         start = (begin(measure, z[0], inv_width, inv_samples), jnp.zeros((2, rows)), jnp.zeros(rows, bool))
         _, losses, good = jax.lax.fori_loop(0, count, follow, start)
         return losses, good
 
-    return jax.vmap(one)(z, shift, half, a, rate, inv_batch, inv_width, inv_samples, noise)
+    return jax.vmap(one)(z, half, a, rate, inv_batch, inv_width, inv_samples, noise)
 
 
 @compiled
-def closed_noise_program(
-    measure: SpectralMeasure, path, shift, half, a, rate, inv_batch, inv_width, inv_samples, noise
-):
+def closed_noise_program(measure: SpectralMeasure, path, half, a, rate, inv_batch, inv_width, inv_samples, noise):
     """The same for the early steps of one problem; `path` leads to the points, `a` has a row per step."""
     kappas, good = follow_rays(measure, path, inv_width, inv_samples)
-    parts = transforms(measure, kappas[-1], path[-1], shift, half, rate, inv_batch, inv_width, inv_samples, noise)
+    parts = transforms(measure, kappas[-1], path[-1], half, rate, inv_batch, inv_width, inv_samples, noise)
     return 2.0 * (parts @ a.T).real, good[-1]
 
 
 @jax.jit
-def open_noise(measure: SpectralMeasure, z, shift, half, a, rate, inv_batch, inv_width, inv_samples, noise):
+def open_noise(measure: SpectralMeasure, z, half, a, rate, inv_batch, inv_width, inv_samples, noise):
     """Differentiable train losses and noise parts of one problem on open contours, a row per step: shape (2, time)."""
     kappas, good = follow_rays(measure, z, inv_width, inv_samples)
 
     @jax.checkpoint
     def evaluate(row):
-        kappa, z, shift, half, a = row
+        kappa, z, half, a = row
         kappa = implicit_kappa(kappa, z, measure, inv_width, inv_samples)
-        parts = transforms(measure, kappa, z, shift, half, rate, inv_batch, inv_width, inv_samples, noise)
+        parts = transforms(measure, kappa, z, half, rate, inv_batch, inv_width, inv_samples, noise)
         return 2.0 * jnp.sum(a[None] * parts, -1).real
 
-    return jnp.where(good, jax.lax.map(evaluate, (kappas, z, shift, half, a)).T, jnp.nan)
+    return jnp.where(good, jax.lax.map(evaluate, (kappas, z, half, a)).T, jnp.nan)
 
 
 @jax.jit
-def closed_noise(measure: SpectralMeasure, path, shift, half, a, rate, inv_batch, inv_width, inv_samples, noise):
+def closed_noise(measure: SpectralMeasure, path, half, a, rate, inv_batch, inv_width, inv_samples, noise):
     """The same for early steps on the closed contour at the end of `path`."""
     kappas, good = follow_rays(measure, path, inv_width, inv_samples)
     kappa = implicit_kappa(kappas[-1], path[-1], measure, inv_width, inv_samples)
-    parts = transforms(measure, kappa, path[-1], shift, half, rate, inv_batch, inv_width, inv_samples, noise)
+    parts = transforms(measure, kappa, path[-1], half, rate, inv_batch, inv_width, inv_samples, noise)
     return jnp.where(good[-1], 2.0 * (parts @ a.T).real, jnp.nan)
 
 
