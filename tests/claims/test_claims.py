@@ -68,4 +68,4 @@ def test_dynamical_scaling():
 def test_two_point_equivalents():
     claims = run_claims(["02"])
     assert {claim.verdict for claim in claims} == {"reproduced"}
-    assert len(claims) == 25
+    assert len(claims) == 27

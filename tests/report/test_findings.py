@@ -127,3 +127,15 @@ def test_ordered_colours_grow_lighter_in_even_steps_and_differ(mode):
         assert np.all(np.diff(steps) > 0)
     assert len(set(distinct(7, mode))) == 7
     assert ordered(1, mode)[0].startswith("#")
+
+
+def test_the_gain_of_minibatches_is_told():
+    given = comparison({"batch_size": [4, 16], "samples": [64, 512]}, TIMES)
+    assert not any("feeds back" in what for what in said(given))
+    for largest, explained in ((0.3, True), (0.1, False)):
+        gain = np.array([[largest, 0.5 * largest], [0.05, 0.04]])
+        variables = {**given.theory.variables, "sgd_gain": (("batch_size", "samples"), gain)}
+        told = pair(LearningCurves(variables, given.theory.coords, {}), given.training)
+        (finding,) = (f for f in findings(comparison_grid(told), told) if "feeds back" in f.what)
+        assert f"0.04 to {largest} (largest at batch size 4, samples 64)" in finding.evidence
+        assert bool(finding.meaning) == explained

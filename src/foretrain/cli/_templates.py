@@ -23,7 +23,7 @@ width = [16, 64, {last}]        # a list is swept over{infinite}
 
 _TRAINING = """\
 [training]                      # how it is trained
-protocol = "gradient-flow"      # or "gradient-descent", "momentum", "momentum-flow", "ridge"
+protocol = "gradient-flow"      # or "gradient-descent", "momentum", "momentum-flow", "sgd", "one-pass-sgd", "ridge"
 samples = [32, 128, {last}]     # training samples; also swept over{infinite}
 times = {{start = 1.0, stop = 1e4, points = 25, spacing = "log"}}    # or a list; for gradient flow, learning rate x steps
 """
@@ -72,7 +72,7 @@ activation = "relu"
 depth = 1
 
 [training]                      # how it is trained
-protocol = "gradient-flow"      # or "gradient-descent", "momentum", "momentum-flow", "ridge"
+protocol = "gradient-flow"      # or "gradient-descent", "momentum", "momentum-flow", "sgd", "one-pass-sgd", "ridge"
 samples = [128, 512]            # rows drawn for training; the rest is for testing
 times = {{start = 1.0, stop = 1e4, points = 25, spacing = "log"}}    # or a list; for gradient flow, learning rate x steps
 {_SEEDS}""",

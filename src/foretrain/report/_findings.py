@@ -23,6 +23,11 @@ _SIZE = (
     "The prediction is the leading order for large sizes; what is left over falls like one over the size. An error that "
     "shrinks as sizes grow is that correction."
 )
+_GAIN = (
+    "Theory leaves out terms of relative order one over the batch, which a large gain magnifies, and single runs scatter more "
+    "the closer it comes to 1. Errors of the smallest batches that fall with the learning rate are that."
+)
+_LARGE_GAIN = 0.2
 _PEAK = (
     "Where width and samples meet, single networks differ most from each other and means over few seeds are slow to settle; "
     "finite-size corrections are largest there as well."
@@ -106,8 +111,24 @@ def findings(grid: Grid, comparison: Comparison) -> list[Finding]:
         return found
     found += [f for f in (_calibration(quantity, usable), _sides(quantity, usable)) if f]
     found += _ends(grid, quantity, usable)
-    found += [f for f in (_sizes(grid, quantity, usable), _peak(grid, quantity, usable)) if f]
+    found += [f for f in (_sizes(grid, quantity, usable), _peak(grid, quantity, usable), _gain(comparison)) if f]
     return found
+
+
+def _gain(comparison: Comparison) -> Finding | None:
+    """How close minibatches are to instability, and what that does to the theory."""
+    if "sgd_gain" not in comparison.theory:
+        return None
+    dims = comparison.theory.dims["sgd_gain"]
+    gain = np.asarray(comparison.theory.values("sgd_gain"))
+    largest = tuple(int(i) for i in np.unravel_index(np.argmax(gain), gain.shape))
+    where = ", ".join(f"{words(d)} {show(comparison.theory.coords[d][i])}" for d, i in zip(dims, largest, strict=True))
+    spread = show(float(gain.max())) if gain.size == 1 else f"{show(float(gain.min()))} to {show(float(gain.max()))}"
+    return Finding(
+        "How much of its noise SGD feeds back into itself",
+        f"The gain is {spread}{f' (largest at {where})' if where else ''}; at 1 training diverges.",
+        _GAIN if gain.max() > _LARGE_GAIN else "",
+    )
 
 
 def worst_curves(grid: Grid, count: int = 6) -> list[dict[str, str]]:
