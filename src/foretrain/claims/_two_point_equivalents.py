@@ -135,14 +135,9 @@ def _minibatches(seeds: int) -> list[Claim]:
         words = f"multi-pass SGD, N = {width:g}, P = {samples:g}, B = {batch}"
         found += _simulated(words, _problems(width, samples, protocol), STEPS, seeds, minibatches="averaged")
     # The factor of batches without repetitions, (P - B) / (P - 1), knows the sizes themselves: theory at the refined ones.
-    whole = _problems(22.0, 14.0, lambda many, replicas: SGD(0.3, 4 * replicas, samples=many, replacement=False))
-    found += _simulated(
-        "multi-pass SGD without replacement, N = 22, P = 14, B = 4",
-        (whole[1],) * 2,
-        STEPS,
-        seeds,
-        minibatches="averaged",
-    )
+    refined = _problems(22.0, 14.0, lambda many, r: SGD(0.3, 4 * r, samples=many, replacement=False))[1]
+    words = "multi-pass SGD without replacement, N = 22, P = 14, B = 4"
+    found += _simulated(words, (refined, refined), STEPS, seeds, minibatches="averaged")
     fresh = _problems(14.0, INF, lambda _, replicas: OnePassSGD(0.3, 2 * replicas))
     return [*found, *_simulated("one-pass SGD, N = 14, B = 2", fresh, STEPS, seeds, minibatches="averaged")]
 
