@@ -47,7 +47,9 @@ def curves(measure, times, width, samples, dynamics, noise=0.16, shares=("both",
     return result
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if "over" in name else name for name in PROTOCOLS]
+)
 def test_no_shift_changes_nothing(name):
     same = spectral_measure(LAM, POWER, None, LAM, exact=40)
     for width, samples in SIZES[:1] if "momentum" in name else SIZES[:2]:
@@ -66,7 +68,7 @@ def test_no_shift_changes_nothing_with_ridge(width, samples):
             np.testing.assert_allclose(b, a, rtol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["flow", "overshooting descent", "sgd"])
+@pytest.mark.parametrize("name", ["flow", "sgd"])
 def test_train_losses_do_not_know_of_the_shift(name):
     for width, samples in SIZES[:2]:
         a, b = (curves(m, TIMES, width, samples, PROTOCOLS[name]) for m in (PLAIN, SHIFTED))

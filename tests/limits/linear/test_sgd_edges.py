@@ -141,7 +141,13 @@ def test_unseen_directions_do_not_matter():
 
 @pytest.mark.parametrize(
     ("width", "samples", "batch"),
-    [(14.0, 22.0, 1), (22.0, 14.0, 2), (INF, 22.0, 2), (14.0, INF, 1), (INF, INF, 2)],
+    [
+        (14.0, 22.0, 1),
+        (INF, 22.0, 2),
+        pytest.param(22.0, 14.0, 2, marks=pytest.mark.long),
+        pytest.param(14.0, INF, 1, marks=pytest.mark.long),
+        pytest.param(INF, INF, 2, marks=pytest.mark.long),
+    ],
 )
 def test_runs_on_both_sides_of_the_threshold(volterra, width, samples, batch):
     other = volterra(LAM, POWER, width, samples, 0.16, radius=0.04, points=450)
