@@ -77,7 +77,7 @@ def linear_curves(
         saying so. Points that diverge are `inf`; points that did not converge are NaN.
 
     Raises:
-        InvalidInput: negative sizes, times or noise; `exact_gaussian` SGD at a finite size; batches larger than the samples
+        InvalidInput: negative sizes, times or noise; `exact_gaussian` SGD with finite samples, or with a shift at finite width; batches larger than the samples
             that they are drawn from without replacement.
     """
     dynamics = Flow() if dynamics is None else dynamics
