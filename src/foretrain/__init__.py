@@ -13,18 +13,25 @@ _WHERE = {
     "foretrain.curves": ("Comparison", "LearningCurves"),
     "foretrain.kernels": ("NNGP", "NTK", "measure_spectrum"),
     "foretrain.limits": ("solve",),
+    "foretrain.parameterization": ("Parameterization", "parameterize"),
     "foretrain.problems": (
         "GradientDescent",
         "GradientFlow",
+        "ConvResNet",
         "Kernel",
+        "MLP",
         "Momentum",
         "MomentumFlow",
+        "NetworkTraining",
         "OnePassSGD",
         "Problem",
         "RandomFeatures",
+        "ResNet",
         "Ridge",
         "SGD",
         "Schedule",
+        "Transformer",
+        "ViT",
     ),
     "foretrain.studies": ("Study", "compare", "read_study"),
     "foretrain.tasks": (
@@ -65,17 +72,25 @@ if TYPE_CHECKING:
     from foretrain.kernels import NTK as NTK
     from foretrain.kernels import measure_spectrum as measure_spectrum
     from foretrain.limits import solve as solve
+    from foretrain.parameterization import Parameterization as Parameterization
+    from foretrain.parameterization import parameterize as parameterize
+    from foretrain.problems import MLP as MLP
     from foretrain.problems import SGD as SGD
+    from foretrain.problems import ConvResNet as ConvResNet
     from foretrain.problems import GradientDescent as GradientDescent
     from foretrain.problems import GradientFlow as GradientFlow
     from foretrain.problems import Kernel as Kernel
     from foretrain.problems import Momentum as Momentum
     from foretrain.problems import MomentumFlow as MomentumFlow
+    from foretrain.problems import NetworkTraining as NetworkTraining
     from foretrain.problems import OnePassSGD as OnePassSGD
     from foretrain.problems import Problem as Problem
     from foretrain.problems import RandomFeatures as RandomFeatures
+    from foretrain.problems import ResNet as ResNet
     from foretrain.problems import Ridge as Ridge
     from foretrain.problems import Schedule as Schedule
+    from foretrain.problems import Transformer as Transformer
+    from foretrain.problems import ViT as ViT
     from foretrain.studies import Study as Study
     from foretrain.studies import compare as compare
     from foretrain.studies import read_study as read_study

@@ -312,8 +312,6 @@ class Declaration:
                 table[field.name] = value.tolist()
             elif value is None or (field.default is not dataclasses.MISSING and _same(value, field.default)):
                 continue
-            elif isinstance(value, Declaration):
-                table[field.name] = {"kind": value.kind, **value.to_table()}
             else:
                 table[field.name] = _listed(value)
         return table
@@ -347,4 +345,6 @@ def _same(value: Any, default: Any) -> bool:
 
 
 def _listed(value: Any) -> Any:
+    if isinstance(value, Declaration):
+        return {"kind": value.kind, **value.to_table()}
     return [_listed(v) for v in value] if isinstance(value, tuple) else value

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from foretrain._declaration import Declaration, choice, custom, flag, integer, number, show
 from foretrain.errors import nearest
+from foretrain.parameterization import DECAYS, OPTIMIZERS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -230,8 +231,61 @@ class Ridge(AbstractProtocol):
     samples: float | tuple[float, ...] | None = _samples()
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class NetworkTraining(AbstractProtocol):
+    r"""Training of a finite network by an optimizer on minibatches; time counts steps.
+
+    The objective is $\frac1{2B}\sum_\mu|y_\mu-f(x_\mu)|^2$ for `loss = "mse"` and the mean negative log-likelihood for
+    `"cross-entropy"`. Every tensor's rate is `learning_rate` × the factor of the model's parameterization × the schedule.
+    A study file names this protocol by its key `optimizer`.
+
+    Args:
+        optimizer: `"sgd"`, `"momentum"`, `"nesterov"`, `"adam"`, `"adamw"` or `"lion"` (axis).
+        learning_rate: The rate that is tuned (axis).
+        batch_size: Samples of a step; `None` is all of them (axis).
+        samples: Training rows; all of them by default (axis).
+        schedule: Factors on the learning rate; several are an axis.
+        loss: `"mse"` or `"cross-entropy"`.
+        weight_decay: Decay, times the parameterization's factor (axis).
+        decay: `"lr-multiplied"`, $w\leftarrow w(1-c\lambda)$, or `"independent"`, $w\leftarrow w(1-\lambda)$; `adamw` and `lion`. SGD adds
+            $\lambda w$ to the gradient.
+        momentum: Of `momentum` and `nesterov`, and Adam's and Lion's first coefficient (axis); 0.9.
+        second_momentum: Adam's and Lion's second coefficient; 0.999 and 0.99 by default.
+        epsilon: Adam's epsilon, times the parameterization's factor (axis).
+        clip_norm: Norm at which the whole gradient is clipped; `None` does not clip.
+        centre: Subtract the network's output at the start, which takes away most of the randomness of a seed.
+        fresh: Draw every batch anew, with replacement, instead of going through shuffled epochs.
+        dtype: `"float32"` or `"float64"`.
+    """
+
+    kind = "network"
+    discrete = True
+
+    learning_rate: float | tuple[float, ...] = number(low=0.0, low_open=True)
+    optimizer: str | tuple[str, ...] = choice(OPTIMIZERS, default="sgd")
+    batch_size: int | tuple[int, ...] | None = integer(low=1, default=None)
+    samples: float | tuple[float, ...] | None = _samples()
+    schedule: Schedule | tuple[Schedule, ...] | None = custom(_parse_schedule, axis=True, default=None)
+    loss: str = choice(("mse", "cross-entropy"), axis=False, default="mse")
+    weight_decay: float | tuple[float, ...] = number(low=0.0, default=0.0)
+    decay: str = choice(DECAYS, axis=False, default="lr-multiplied")
+    momentum: float | tuple[float, ...] = number(low=0.0, high=1.0, high_open=True, default=0.9)
+    second_momentum: float | None = number(low=0.0, high=1.0, high_open=True, axis=False, default=None)
+    epsilon: float | tuple[float, ...] = number(low=0.0, default=1e-8)
+    clip_norm: float | None = number(low=0.0, low_open=True, axis=False, default=None)
+    centre: bool = flag(default=False)
+    fresh: bool = flag(default=False)
+    dtype: str = choice(("float32", "float64"), axis=False, default="float32")
+
+    def _check(self) -> None:
+        decays = self.weight_decay if isinstance(self.weight_decay, tuple) else (self.weight_decay,)
+        optimizers = self.optimizer if isinstance(self.optimizer, tuple) else (self.optimizer,)
+        if "adam" in optimizers and any(decay > 0 for decay in decays):
+            raise self._wrong("weight_decay", "no rule is known for Adam with decay in the gradient; use 'adamw'")
+
+
 PROTOCOLS: dict[str, type[AbstractProtocol]] = {
-    p.kind: p for p in (GradientFlow, MomentumFlow, GradientDescent, Momentum, SGD, OnePassSGD, Ridge)
+    p.kind: p for p in (GradientFlow, MomentumFlow, GradientDescent, Momentum, SGD, OnePassSGD, Ridge, NetworkTraining)
 }
 
 

@@ -18,7 +18,7 @@ from foretrain._declaration import (
     text,
 )
 from foretrain.errors import InvalidInput, nearest
-from foretrain.problems import MODELS, PROTOCOLS, AbstractProtocol, Problem, protocol_times
+from foretrain.problems import MODELS, PROTOCOLS, AbstractProtocol, NetworkTraining, Problem, protocol_times
 from foretrain.problems._protocols import protocol_named
 from foretrain.problems._times import read_times
 from foretrain.tasks import TASKS
@@ -343,6 +343,8 @@ def _relative(path: str, place: Path, owner: str) -> Path:
 
 
 def _training(table: dict[str, Any], owner: str) -> tuple[AbstractProtocol, dict[str, Any]]:
+    if "protocol" not in table and "optimizer" in table:
+        table["protocol"] = NetworkTraining.kind
     if "protocol" not in table:
         raise WrongKey(owner, "protocol", f"missing; expected one of {', '.join(map(repr, PROTOCOLS))}")
     try:

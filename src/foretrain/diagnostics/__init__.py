@@ -1,0 +1,1 @@
+"""Look inside networks: whether sizes scale as their parameterization promises."""

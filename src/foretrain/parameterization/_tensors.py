@@ -1,0 +1,230 @@
+"""What a parameterization knows of a model: the shape and role of every trained tensor, and which of its axes grow."""
+
+import dataclasses
+import fnmatch
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from foretrain.errors import InvalidInput, nearest
+from foretrain.parameterization._rules import BRANCH_VECTORS, HIDDEN, ROLE_WORDS, ROLES
+
+Shape = tuple[int, ...]
+Roles = Mapping[str, str] | Callable[[str, Shape], str | None]
+
+EMBEDDING, TIED, FUSED = "embedding", "tied", "hidden_qkv"
+DECLARABLE = (*ROLES, EMBEDDING, TIED, FUSED)
+_VECTORS = (*BRANCH_VECTORS, "final_vector", "output_bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One trained tensor.
+
+    Args:
+        shape: Its shape.
+        role: One of the roles of the table, or `"embedding"` (an input table that is looked up, stored as (entries,
+            width)), `"tied"` (such a table that also reads out), `"hidden_qkv"` (queries, keys and values in one tensor).
+        fan_in: Positions of the axes that are summed over, kernel axes of a convolution included.
+        fan_out: Positions of the axes that it makes; the other axes are stacked copies, for example over depth.
+        branch: Whether it sits in a residual branch; matters for hidden maps and their vectors.
+
+    Raises:
+        InvalidInput: No such role, or the axes do not fit the shape.
+    """
+
+    shape: Shape
+    role: str
+    fan_in: tuple[int, ...] = ()
+    fan_out: tuple[int, ...] = ()
+    branch: bool = True
+
+    def __post_init__(self) -> None:
+        if self.role not in DECLARABLE:
+            raise InvalidInput(
+                f"parameterization(role): expected one of {', '.join(DECLARABLE)}, got {self.role!r}{nearest(self.role, DECLARABLE)}."
+            )
+        axes = (*self.fan_in, *self.fan_out)
+        if len(set(axes)) != len(axes) or any(not 0 <= axis < len(self.shape) for axis in axes):
+            raise InvalidInput(
+                f"Tensor(fan_in={self.fan_in}, fan_out={self.fan_out}): expected distinct axes of the shape {self.shape}."
+            )
+
+    @property
+    def table_role(self) -> str:
+        """The row of the table that it follows."""
+        return {EMBEDDING: "input", TIED: "input", FUSED: "hidden_inner"}.get(self.role, self.role)
+
+    @property
+    def size_in(self) -> int:
+        """Product of the summed axes."""
+        return math.prod(self.shape[axis] for axis in self.fan_in)
+
+    @property
+    def size_out(self) -> int:
+        """Product of the axes that it makes."""
+        return math.prod(self.shape[axis] for axis in self.fan_out)
+
+    @property
+    def input_dim(self) -> int:
+        """Number of inputs that are summed: 1 for a table that is looked up."""
+        return 1 if self.role in (EMBEDDING, TIED) else self.size_in
+
+
+def describe(
+    shapes: Mapping[str, Shape],
+    roles: Roles,
+    *,
+    layout: str = "out-in",
+    axes: Mapping[str, Sequence[str]] | None = None,
+    outside: Sequence[str] = (),
+    base: Mapping[str, Shape] | None = None,
+) -> dict[str, Tensor]:
+    """The tensors of a model from their shapes and declared roles; nothing is guessed.
+
+    Args:
+        shapes: Path to shape.
+        roles: Path pattern (as in file names; the first that matches counts) to role, or a function of path and shape.
+        layout: Where matrices and convolutions keep their axes: `"out-in"` (PyTorch, Equinox: outputs first, inputs second,
+            then kernel) or `"in-out"` (Flax: kernel, inputs, outputs last).
+        axes: Path pattern to one of `"in"`, `"out"`, `"stack"` for every axis, where the layout is another.
+        outside: Patterns of hidden maps and vectors that are not in a residual branch.
+        base: Shapes of the same model at another size, for the message about a tensor without a role.
+
+    Raises:
+        InvalidInput: A tensor has no role (names path, shape and growing axes), or a word is unknown.
+    """
+    if layout not in ("out-in", "in-out"):
+        raise InvalidInput(f"parameterization(layout): expected 'out-in' or 'in-out', got {layout!r}.")
+    found = {}
+    for path, shape in shapes.items():
+        role = roles(path, tuple(shape)) if callable(roles) else _matching(path, roles)
+        if role is None:
+            grown = "unknown without a base" if base is None else _growth_words(shape, base.get(path))
+            raise InvalidInput(
+                f"parameterization(roles): no role for {path!r}, shape {tuple(shape)}, growing axes: {grown}. "
+                f"Declare one of {', '.join(DECLARABLE)}, by a pattern such as {{{path!r}: 'hidden'}}."
+            )
+        labels = _matching(path, axes or {})
+        fan_in, fan_out = _fans(path, tuple(shape), role, layout, labels)
+        found[path] = Tensor(tuple(shape), role, fan_in, fan_out, _matching(path, dict.fromkeys(outside, True)) is None)
+    return found
+
+
+def check_growth(
+    tensors: Mapping[str, Tensor], base: Mapping[str, Tensor], growing: Mapping[str, tuple[float, float]] | None
+) -> None:
+    """Hold two instantiations of a model against each other and against what is said to grow.
+
+    Args:
+        tensors: The tensors at the target size.
+        base: Those at the base size; layers that the base lacks are taken from a tensor of the same role and kind.
+        growing: Name of an axis to (base, target), for example `{"width": (64, 256)}`.
+
+    Raises:
+        InvalidInput: A tensor grows along an axis that its role holds fixed, or does not grow along one that should, or by
+            a factor that nothing declared explains, or a declared axis is found nowhere.
+    """
+    allowed = _factors({name: pair for name, pair in (growing or {}).items() if name != "depth"})
+    seen: set[float] = set()
+    grows_at_all = any(_grown(t, base[path]) for path, t in tensors.items() if path in base)
+    for path, tensor in tensors.items():
+        if path not in base:
+            continue
+        other = base[path]
+        if len(tensor.shape) != len(other.shape) or tensor.role != other.role:
+            raise InvalidInput(
+                f"parameterization: {path!r} is {other.shape} ({other.role}) at the base and {tensor.shape} ({tensor.role}) at the "
+                "target; expected the same kind of tensor."
+            )
+        grown = _grown(tensor, other)
+        for axis in grown:
+            factor = tensor.shape[axis] / other.shape[axis]
+            seen.add(factor)
+            if allowed is not None and not any(math.isclose(factor, f) for f in allowed):
+                said = ", ".join(f"{name} {a:g} -> {b:g}" for name, (a, b) in (growing or {}).items()) or "nothing"
+                raise InvalidInput(
+                    f"parameterization(growing): axis {axis} of {path!r} grows from {other.shape[axis]} to {tensor.shape[axis]} "
+                    f"(x{factor:g}), but what was declared to grow is {said}. Declare the missing axis, or mend the shapes."
+                )
+        if grows_at_all:
+            _check_role(path, tensor, other, grown)
+    for name, (small, large) in (growing or {}).items():
+        if (
+            name not in ("depth", "heads", "head_dim")
+            and small != large
+            and not any(math.isclose(large / small, f) for f in seen)
+        ):
+            raise InvalidInput(
+                f"parameterization(growing): {name} is declared to grow from {small:g} to {large:g}, but no tensor grows by "
+                f"x{large / small:g}; was the base built at another size?"
+            )
+
+
+def _check_role(path: str, tensor: Tensor, other: Tensor, grown: Sequence[int]) -> None:
+    grows_in, grows_out = tensor.size_in != other.size_in, tensor.size_out != other.size_out
+    role = tensor.table_role
+    wanted = {"input": (False, True), "output": (True, False), "output_bias": (False, False)}.get(
+        role, (True, True) if role in HIDDEN else (False, True)
+    )
+    if (grows_in, grows_out) != wanted:
+        words = {(True, True): "fan-in and fan-out", (True, False): "fan-in alone", (False, True): "fan-out alone"}
+        raise InvalidInput(
+            f"parameterization: {path!r}, shape {tensor.shape} (base {other.shape}), has the role {tensor.role!r} "
+            f"({ROLE_WORDS.get(role, role)}), for which {words.get(wanted, 'no axis')} should grow, but growing axes are "
+            f"{_growth_words(tensor.shape, other.shape)}. Give it another role, or mend the layout or the base."
+        )
+
+
+def _grown(tensor: Tensor, other: Tensor) -> list[int]:
+    fans = {*tensor.fan_in, *tensor.fan_out}
+    return [axis for axis in fans if tensor.shape[axis] != other.shape[axis]]
+
+
+def _factors(growing: Mapping[str, tuple[float, float]]) -> set[float] | None:
+    """Every factor that some of the declared axes, together, explain; `None` when nothing is declared."""
+    if not growing:
+        return None
+    ratios = [large / small for small, large in growing.values()]
+    return {math.prod(some) for k in range(1, len(ratios) + 1) for some in itertools.combinations(ratios, k)}
+
+
+def _growth_words(shape: Shape, other: Shape | None) -> str:
+    if other is None or len(other) != len(shape):
+        return "unknown, the base has no such tensor"
+    words = [f"{axis} ({a} -> {b})" for axis, (a, b) in enumerate(zip(other, shape, strict=True)) if a != b]
+    return ", ".join(words) or "none"
+
+
+def _matching(path: str, patterns: Mapping[str, Any]) -> Any:
+    return next((value for pattern, value in patterns.items() if fnmatch.fnmatchcase(path, pattern)), None)
+
+
+def _fans(
+    path: str, shape: Shape, role: str, layout: str, labels: Sequence[str] | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    axes = range(len(shape))
+    if labels is not None:
+        if len(labels) != len(shape) or any(label not in ("in", "out", "stack") for label in labels):
+            raise InvalidInput(
+                f"parameterization(axes): {path!r} of shape {shape}: expected 'in', 'out' or 'stack' for each of its {len(shape)} "
+                f"axes, got {tuple(labels)}."
+            )
+        return tuple(a for a in axes if labels[a] == "in"), tuple(a for a in axes if labels[a] == "out")
+    if role in _VECTORS:
+        if len(shape) > 1:
+            raise InvalidInput(
+                f"parameterization(roles): {path!r} of shape {shape} has the role {role!r} of a vector; stacked vectors need "
+                "`axes`, for example ('stack', 'out')."
+            )
+        return (), tuple(axes)
+    if len(shape) < 2:
+        raise InvalidInput(
+            f"parameterization(roles): {path!r} of shape {shape} has the role {role!r} of a matrix; expected a vector's role or `axes`."
+        )
+    if role in (EMBEDDING, TIED):
+        return (0,), tuple(axes)[1:]
+    if layout == "out-in":
+        return tuple(axes)[1:], (0,)
+    return tuple(axes)[:-1], (len(shape) - 1,)
