@@ -36,6 +36,7 @@ _WHERE = {
     "foretrain.studies": ("Study", "compare", "read_study"),
     "foretrain.tasks": (
         "Arrays",
+        "CIFAR10",
         "DataSet",
         "Digits",
         "FashionMNIST",
@@ -43,6 +44,7 @@ _WHERE = {
         "PowerLaw",
         "Spectrum",
         "SpectrumTask",
+        "Text",
     ),
     "foretrain.training": ("train",),
 }
@@ -94,6 +96,7 @@ if TYPE_CHECKING:
     from foretrain.studies import Study as Study
     from foretrain.studies import compare as compare
     from foretrain.studies import read_study as read_study
+    from foretrain.tasks import CIFAR10 as CIFAR10
     from foretrain.tasks import Arrays as Arrays
     from foretrain.tasks import DataSet as DataSet
     from foretrain.tasks import Digits as Digits
@@ -102,4 +105,5 @@ if TYPE_CHECKING:
     from foretrain.tasks import PowerLaw as PowerLaw
     from foretrain.tasks import Spectrum as Spectrum
     from foretrain.tasks import SpectrumTask as SpectrumTask
+    from foretrain.tasks import Text as Text
     from foretrain.training import train as train

@@ -1,4 +1,4 @@
-"""The two kinds of tasks: those given by a spectrum and those given by data."""
+"""The three kinds of tasks: those given by a spectrum, by rows of data and by a sequence of tokens."""
 
 import abc
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 from foretrain._declaration import Declaration
 from foretrain.tasks._data import DataSet
 from foretrain.tasks._spectrum import PowerLawSpectrum, Spectrum
+from foretrain.tasks._tokens import Tokens
 
 
 class AbstractTask(Declaration):
-    """What is learned. Every task is either an `AbstractSpectralTask` or an `AbstractDataTask`."""
+    """What is learned: an `AbstractSpectralTask`, an `AbstractDataTask` or an `AbstractTokenTask`."""
 
 
 class AbstractSpectralTask(AbstractTask):
@@ -32,4 +33,17 @@ class AbstractDataTask(AbstractTask):
         Raises:
             MissingData: The data are not on this machine; the message says where they were looked for.
             InvalidInput: The file does not hold what it should.
+        """
+
+
+class AbstractTokenTask(AbstractTask):
+    """A task that is declared by a sequence of tokens, each of which is to be predicted from those before it."""
+
+    @abc.abstractmethod
+    def load(self) -> Tokens:
+        """The sequence, split into a training and a held-out part.
+
+        Raises:
+            MissingData: The data are not on this machine.
+            InvalidInput: They are not what they should be, or too short.
         """

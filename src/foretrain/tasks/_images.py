@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real, UInt8
 
 from foretrain._declaration import choice, custom, flag, integer, show, text
 from foretrain.errors import InvalidInput, MissingData
@@ -37,7 +37,7 @@ def _parse_classes(value: Any) -> tuple[Group, ...]:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Images(AbstractDataTask):
+class LabelledImages(AbstractDataTask):
     """Fields that labelled image sets share."""
 
     classes: tuple[Group, ...] = custom(
@@ -57,8 +57,8 @@ class _Images(AbstractDataTask):
             raise self._wrong("classes", f"expected labels 0..9, got {wrong[0]}")
 
     def _select(
-        self, images: Float[np.ndarray, "rows pixels"], labels: Int[np.ndarray, " rows"]
-    ) -> tuple[Float[np.ndarray, "kept pixels"], Float[np.ndarray, "kept outputs"]]:
+        self, images: Real[np.ndarray, "rows pixels"], labels: Int[np.ndarray, " rows"]
+    ) -> tuple[Real[np.ndarray, "kept pixels"], Float[np.ndarray, "kept outputs"]]:
         """Rows of the chosen classes and their targets: ±1 for two classes (the first is +1), else one column a class."""
         index = np.full(10, -1)
         for position, group in enumerate(self.classes):
@@ -73,17 +73,20 @@ class _Images(AbstractDataTask):
         self,
         name: str,
         source: str,
-        images: Float[np.ndarray, "rows pixels"],
+        images: Real[np.ndarray, "rows pixels"],
         labels: Int[np.ndarray, " rows"],
         test: tuple[np.ndarray, np.ndarray] | None = None,
+        *,
+        white: float = 1.0,
     ) -> DataSet:
-        """The standardized set; without a test file, `test_samples` rows are set aside by `seed`."""
+        """The standardized set, of pixels divided by `white`; without a test file, `test_samples` rows are set aside."""
         inputs, targets = self._select(images, labels)
         test_inputs = test_targets = None
         order = np.random.default_rng(self.seed).permutation(len(inputs))
-        inputs, targets = inputs[order], targets[order]
+        inputs, targets = inputs[order] / white, targets[order]
         if test is not None:
             test_inputs, test_targets = self._select(*test)
+            test_inputs = test_inputs / white
             if self.test_samples is not None:
                 if self.test_samples > len(test_inputs):
                     raise self._wrong(
@@ -111,7 +114,7 @@ class _Images(AbstractDataTask):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Digits(_Images):
+class Digits(LabelledImages):
     """The 1797 images of 8 x 8 handwritten digits that scikit-learn carries.
 
     Args:
@@ -147,7 +150,7 @@ _FASHION_PLACES = ("/usr/share/datasets/fashion-mnist", "/usr/share/dataset-fash
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FashionMNIST(_Images):
+class FashionMNIST(LabelledImages):
     """Fashion-MNIST from a local copy: 60 000 + 10 000 images of 28 x 28 pixels. Nothing is ever downloaded.
 
     Looked for in `path`, then in the folder that the environment variable `FORETRAIN_FASHION_MNIST` names, then where
@@ -176,7 +179,7 @@ class FashionMNIST(_Images):
         train = _read_fashion(folder, "train")
         test = _read_fashion(folder, "test") if self.population == "test" else None
         source = f"Fashion-MNIST, training file{', tested on its test file' if test else ''}"
-        return self._finish("fashion-mnist", source, *train, test)
+        return self._finish("fashion-mnist", source, *train, test, white=255.0)
 
     def _folder(self) -> Path:
         named = self.path or os.environ.get("FORETRAIN_FASHION_MNIST")
@@ -190,13 +193,13 @@ class FashionMNIST(_Images):
         )
 
 
-def _read_fashion(folder: Path, part: str) -> tuple[Float[np.ndarray, "rows pixels"], Int[np.ndarray, " rows"]]:
+def _read_fashion(folder: Path, part: str) -> tuple[UInt8[np.ndarray, "rows pixels"], Int[np.ndarray, " rows"]]:
     images, labels = (_read_idx(folder / name) for name in _FASHION_FILES[part])
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or labels.max(initial=0) > 9:
         raise InvalidInput(
             f"fashion-mnist: {folder}: expected images (rows, 28, 28) and as many labels 0..9, got {images.shape} and {labels.shape}."
         )
-    return images.reshape(len(images), -1) / 255.0, labels.astype(np.int64)
+    return images.reshape(len(images), -1), labels.astype(np.int64)
 
 
 def _read_idx(path: Path) -> np.ndarray:
