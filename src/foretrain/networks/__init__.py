@@ -2,10 +2,20 @@
 
 from foretrain.networks._base import AbstractNetwork as AbstractNetwork
 from foretrain.networks._base import Features as Features
+from foretrain.networks._conv import ConvResNet as ConvResNet
 from foretrain.networks._layers import ACTIVATIONS as ACTIVATIONS
 from foretrain.networks._layers import Linear as Linear
 from foretrain.networks._layers import Norm as Norm
 from foretrain.networks._mlp import MLP as MLP
+from foretrain.networks._resnet import ResNet as ResNet
+from foretrain.networks._transformer import Transformer as Transformer
+from foretrain.networks._vit import ViT as ViT
 
-NETWORKS: dict[str, type[AbstractNetwork]] = {"mlp": MLP}
+NETWORKS: dict[str, type[AbstractNetwork]] = {
+    "mlp": MLP,
+    "resnet": ResNet,
+    "conv-resnet": ConvResNet,
+    "vit": ViT,
+    "transformer": Transformer,
+}
 """Kind of a model, as study files name it, to the network."""

@@ -19,6 +19,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
     "linear": lambda x: x,
 }
+NORMS = ("none", "layernorm", "rmsnorm")
 
 
 def activation_named(name: str) -> Callable[[Array], Array]:
@@ -53,21 +54,25 @@ class Linear(eqx.Module):
         """The map of one layer (not of a stack), over the last axis."""
         y = x @ self.weight.T
         y = y if self.multiplier == 1 else self.multiplier * y
-        return y if self.bias is None else y + self.bias_multiplier * self.bias
+        return y if self.bias is None else y + _over_tokens(self.bias_multiplier, self.bias, y)
 
 
 class Norm(eqx.Module):
-    """Normalization over the last axis, with a gain when there is one.
+    """Normalization over the last axis, with a gain and (layer norm) a bias when there are some.
 
     Args:
         gain: Starts at 1; `None` for a norm without parameters.
+        bias: Starts at 0; or `None`.
         kind: `"none"`, `"layernorm"` or `"rmsnorm"`.
         multiplier: Of the gain.
+        bias_multiplier: Of the bias.
     """
 
     gain: Float[Array, "*stack width"] | None
+    bias: Float[Array, "*stack width"] | None
     kind: str = eqx.field(static=True)
     multiplier: float = eqx.field(static=True, default=1.0)
+    bias_multiplier: float = eqx.field(static=True, default=1.0)
 
     def __call__(self, x: Float[Array, "*tokens width"]) -> Float[Array, "*tokens width"]:
         """The normalized stream."""
@@ -76,7 +81,14 @@ class Norm(eqx.Module):
         if self.kind == "layernorm":
             x = x - jnp.mean(x, axis=-1, keepdims=True)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
-        return x if self.gain is None else x * (self.multiplier * self.gain)
+        x = x if self.gain is None else x * _over_tokens(self.multiplier, self.gain, x)
+        return x if self.bias is None else x + _over_tokens(self.bias_multiplier, self.bias, x)
+
+
+def _over_tokens(multiplier: float, vector: Array, x: Array) -> Array:
+    """A vector times its multiplier, shaped to act on every token."""
+    scaled = vector if multiplier == 1 else multiplier * vector
+    return scaled.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def draw(
@@ -122,13 +134,39 @@ def linear(params: Mapping[str, Array], parameterization: Parameterization, name
 
 
 def norm(params: Mapping[str, Array], parameterization: Parameterization, name: str, kind: str) -> Norm:
-    """The norm whose gain, if any, is at `name.gain`.
+    """The norm whose gain and bias, if any, are at `name.gain` and `name.bias`.
 
     Args:
         params: Path to array.
         parameterization: Where multipliers come from.
         name: Path of the norm.
         kind: Kind of norm.
+
+    Raises:
+        InvalidInput: No such norm.
     """
-    gain = params.get(f"{name}.gain")
-    return Norm(gain, kind, 1.0 if gain is None else parameterization.tensors[f"{name}.gain"].entry.multiplier)
+    if kind not in NORMS:
+        raise InvalidInput(f"network(norm): expected one of {', '.join(NORMS)}, got {kind!r}{nearest(kind, NORMS)}.")
+
+    def multiplier(path: str) -> float:
+        return parameterization.tensors[path].entry.multiplier if path in params else 1.0
+
+    gain, bias = f"{name}.gain", f"{name}.bias"
+    return Norm(params.get(gain), params.get(bias), kind, multiplier(gain), multiplier(bias))
+
+
+def norm_tensors(name: str, kind: str, width: int, depth: int | None = None) -> dict[str, Tensor]:
+    """Gain and bias of a norm: in the branches of `depth` layers, or of the final stream.
+
+    Args:
+        name: Path of the norm.
+        kind: Kind of norm; an RMS norm has no bias.
+        width: Width of the stream.
+        depth: Number of stacked layers; `None` for the norm before the readout.
+    """
+    if depth is None:
+        vector = Tensor((width,), "final_vector", (), (0,))
+    else:
+        vector = Tensor((depth, width), "branch_vector_inner", (), (1,))
+    parts = {"layernorm": ("gain", "bias"), "rmsnorm": ("gain",)}.get(kind, ())
+    return {f"{name}.{part}": vector for part in parts}
