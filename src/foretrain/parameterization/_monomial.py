@@ -35,7 +35,7 @@ class Monomial:
 
     def value(self, quantities: Mapping[str, float]) -> float:
         """The product; equal quantities of 1 give exactly 1."""
-        return math.prod(quantities[name] ** exponent for name, exponent in self.exponents)
+        return math.prod((quantities[name] ** exponent for name, exponent in self.exponents), start=1.0)
 
     def __str__(self) -> str:
         parts = [name if exponent == 1 else f"{name}^{exponent:g}" for name, exponent in self.exponents]

@@ -78,6 +78,8 @@ def make_optimizer(
     r"""The optimizer that a parameterization was made for, with every tensor's rate, epsilon and decay.
 
     Step: $w\leftarrow w-\eta\,\text{schedule}_t\,c\,u$, with $u$ what the optimizer makes of the gradient and $c$ the tensor's factor.
+    Independent decay follows the schedule too, $w\leftarrow w(1-\text{schedule}_t\,\lambda)$. At the base shape it is, bit for bit,
+    the Optax optimizer of that name.
 
     Args:
         parameterization: Made from the parameters' pytree (or brought to it with `like`).
@@ -85,12 +87,12 @@ def make_optimizer(
         momentum: Of `momentum` and `nesterov`; first coefficient of Adam and Lion.
         second_momentum: Second coefficient of Adam (0.999) and Lion (0.99).
         eps: Adam's epsilon.
-        weight_decay: In the gradient for SGD; decoupled, in the parameterization's form, for AdamW and Lion.
+        weight_decay: In the gradient for SGD; decoupled, in the parameterization's form, for AdamW and Lion; none for Adam.
         schedule: Step to a factor on the learning rate, for example `lambda step: 1.0`.
         clip_norm: Clip the whole gradient to this norm first. Breaks the equivalence of forms.
 
     Raises:
-        InvalidInput: The parameterization carries no pytree structure.
+        InvalidInput: The parameterization carries no pytree structure, or a weight decay for Adam.
 
     Example:
         >>> import equinox as eqx, jax
@@ -101,12 +103,16 @@ def make_optimizer(
         >>> state = make_optimizer(p.like(params), 0.01).init(params)
     """
     recipe = parameterization.recipe
+    traced = isinstance(weight_decay, jax.Array)
+    if recipe.optimizer == "adam" and (traced or weight_decay != 0):
+        raise InvalidInput(
+            "make_optimizer(weight_decay): Adam's decay inside the gradient has no rule that transfers; parameterize for 'adamw'."
+        )
     rate = optax.identity() if schedule is None else optax.scale_by_schedule(schedule)
     step = optax.scale_by_learning_rate(learning_rate)
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     roles = scale_by_role(parameterization)
-    decays = isinstance(weight_decay, jax.Array) or weight_decay > 0
-    decay = decay_by_role(parameterization, weight_decay) if decays else optax.identity()
+    decay = decay_by_role(parameterization, weight_decay) if traced or weight_decay != 0 else optax.identity()
     if recipe.optimizer in ("sgd", "momentum", "nesterov"):
         heavy = (
             optax.identity()

@@ -13,6 +13,7 @@ from foretrain.parameterization._monomial import Monomial, monomial
 SCHEMES = ("sp", "ntk", "mean-field", "mup", "mup-depth", "completep")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "lion")
 DECAYS = ("lr-multiplied", "independent")
+DECAY_RULES = ("invariant", "published")
 FORMS = ("canonical", "relative")
 READOUTS = ("forward", "init")
 
@@ -67,7 +68,9 @@ class Recipe:
             ($\alpha_L=\frac12$), `"completep"` ($\alpha_L=1$).
         optimizer: `"sgd"`, `"momentum"`, `"nesterov"`, `"adam"` (no decay rule), `"adamw"`, `"lion"`.
         decay: `"lr-multiplied"`, $w\leftarrow w(1-c\lambda)$ as PyTorch and Optax do, or `"independent"`, $w\leftarrow w(1-\lambda)$.
-        attention_exponent: $\alpha_A$ of the logits $q\cdot k/d_h^{\alpha_A}$; muP family only.
+        attention_exponent: $\alpha_A$ of the logits $q\cdot k/d_h^{\alpha_A}$; the other schemes keep $\frac12$.
+        decay_rule: `"invariant"` keeps (rate × decay) at every depth; `"published"` leaves depth out of the decay of hidden
+            maps, as the table of arXiv 2505.01618 prints it. They differ for $\alpha_L=\frac12$ only.
 
     Raises:
         InvalidInput: An unknown name, or an exponent outside [½, 1].
@@ -77,13 +80,15 @@ class Recipe:
     optimizer: str = "sgd"
     decay: str = "lr-multiplied"
     attention_exponent: float = 1.0
+    decay_rule: str = "invariant"
 
     def __post_init__(self) -> None:
-        for name, valid in (("scheme", SCHEMES), ("optimizer", OPTIMIZERS), ("decay", DECAYS)):
+        words = {"scheme": SCHEMES, "optimizer": OPTIMIZERS, "decay": DECAYS, "decay_rule": DECAY_RULES}
+        for name, valid in words.items():
             value = getattr(self, name)
             if value not in valid:
                 raise InvalidInput(_unknown(name, value, valid))
-        if not 0.5 <= self.attention_exponent <= 1:
+        if not (isinstance(self.attention_exponent, (int, float)) and 0.5 <= self.attention_exponent <= 1):
             raise InvalidInput(
                 f"parameterization(attention_exponent): expected a number from 0.5 to 1, got {self.attention_exponent!r}: below, "
                 "logits diverge with the head size, above, they cannot learn."
@@ -112,7 +117,7 @@ class Recipe:
         return monomial(head_dim=-(self.attention_exponent if self.feature_learning else 0.5))
 
 
-_MATRIX_OPTIMIZERS = ("muon", "shampoo", "soap", "lamb", "lars", "adafactor")
+_MATRIX_OPTIMIZERS = ("muon", "shampoo", "soap", "kfac", "lamb", "lars", "adafactor")
 
 
 def _unknown(name: str, value: object, valid: tuple[str, ...]) -> str:
@@ -151,8 +156,8 @@ def shift(rule: Rule, theta: Monomial, recipe: Recipe) -> Rule:
 def canonical_rule(role: str, recipe: Recipe, *, branch: bool = True) -> Rule:
     r"""The rule in absolute form with $b=1$, (PA.3).
 
-    Its quantities are `fan_in`, `fan_out` (the width, for vectors), `depth`, `head_dim`, `input_dim`, `richness`,
-    `branch_scale`, `lr`, `eps` and `weight_decay`; the last three are what one tunes.
+    Its quantities are `fan_in`, `width` (of the stream, $N$), `depth`, `head_dim`, `input_dim`, `richness`, `branch_scale`,
+    `lr`, `eps` and `weight_decay`; the last three are what one tunes.
 
     Args:
         role: One of `ROLES`.
@@ -186,7 +191,7 @@ def relative_rule(role: str, recipe: Recipe, *, branch: bool = True, readout: st
     if readout not in READOUTS:
         raise InvalidInput(_unknown("readout", readout, READOUTS))
     rule = canonical_rule(role, recipe, branch=branch)
-    if role in HIDDEN or (role == "output" and recipe.scheme == "sp"):
+    if role in HIDDEN or (role == "output" and recipe.scheme == "sp"):  # variance 1 / fan-in, as models are written
         return shift(rule, monomial(fan_in=0.5), recipe)
     if role == "output" and readout == "init":
         return shift(rule, rule.multiplier**-1, recipe)
@@ -201,13 +206,15 @@ def _decay(rule_lr: Monomial | None, role: str, recipe: Recipe) -> Monomial | No
     base = monomial(weight_decay=1.0)
     if independent or (role in BRANCH_VECTORS and recipe.optimizer not in _SGD):
         return base
-    return base * monomial(lr=1.0) / rule_lr
+    kept = base * monomial(lr=1.0) / rule_lr
+    published = recipe.decay_rule == "published" and recipe.optimizer not in _SGD
+    return kept.without("depth") if published else kept
 
 
 def _feature_learning(role: str, recipe: Recipe, inside: bool) -> Rule:
     sgd, alpha = recipe.optimizer in _SGD, recipe.depth_exponent if inside else None
     branch = recipe.branch_factor if inside else _ONE
-    per_output = monomial(richness=-1.0, fan_out=-1.0)  # size of df/d(stream), per coordinate
+    per_output = monomial(richness=-1.0, width=-1.0)  # size of df/d(stream), per coordinate
     qk = _ONE if role != "hidden_qk" else monomial(head_dim=recipe.attention_exponent - 1)
     multiplier = {
         "input": monomial(input_dim=-0.5),
@@ -221,7 +228,7 @@ def _feature_learning(role: str, recipe: Recipe, inside: bool) -> Rule:
     if role == "output_bias":
         lr = eta
     elif sgd:
-        growth = monomial(fan_in=1.0) if role == "output" else monomial(fan_out=1.0)
+        growth = monomial(fan_in=1.0) if role == "output" else monomial(width=1.0)
         lr = eta * monomial(richness=2.0) * growth * qk**2
         lr = lr if alpha is None else lr * monomial(depth=2 * alpha - 1)
     else:
@@ -243,9 +250,9 @@ def _tangent(role: str, recipe: Recipe, inside: bool) -> Rule:
         lr = eta
     elif not vector:
         fan_in = 0.0 if role == "input" else -0.5
-        fan_out = 0.0 if role == "output" else -0.5
-        lr = eta * monomial(fan_in=fan_in, fan_out=fan_out)
-    gradient = {"output": multiplier, "output_bias": _ONE}.get(role, multiplier * monomial(fan_out=-0.5))
+        width = 0.0 if role == "output" else -0.5
+        lr = eta * monomial(fan_in=fan_in, width=width)
+    gradient = {"output": multiplier, "output_bias": _ONE}.get(role, multiplier * monomial(width=-0.5))
     eps = None if lr is None else _epsilon(gradient, recipe)
     return Rule(multiplier, _ONE, lr, eps, _decay(lr, role, recipe))
 

@@ -4,6 +4,7 @@ import dataclasses
 import fnmatch
 import itertools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -87,7 +88,8 @@ def describe(
         shapes: Path to shape.
         roles: Path pattern (as in file names; the first that matches counts) to role, or a function of path and shape.
         layout: Where matrices and convolutions keep their axes: `"out-in"` (PyTorch, Equinox: outputs first, inputs second,
-            then kernel) or `"in-out"` (Flax: kernel, inputs, outputs last).
+            then kernel) or `"in-out"` (Flax: kernel, inputs, outputs last, where the role `"input"` of a leaf called
+            `embedding` means a table that is looked up).
         axes: Path pattern to one of `"in"`, `"out"`, `"stack"` for every axis, where the layout is another.
         outside: Patterns of hidden maps and vectors that are not in a residual branch.
         base: Shapes of the same model at another size, for the message about a tensor without a role.
@@ -99,16 +101,18 @@ def describe(
         raise InvalidInput(f"parameterization(layout): expected 'out-in' or 'in-out', got {layout!r}.")
     found = {}
     for path, shape in shapes.items():
-        role = roles(path, tuple(shape)) if callable(roles) else _matching(path, roles)
+        role = roles(path, tuple(shape)) if callable(roles) else matching(path, roles)
         if role is None:
             grown = "unknown without a base" if base is None else _growth_words(shape, base.get(path))
             raise InvalidInput(
                 f"parameterization(roles): no role for {path!r}, shape {tuple(shape)}, growing axes: {grown}. "
                 f"Declare one of {', '.join(DECLARABLE)}, by a pattern such as {{{path!r}: 'hidden'}}."
             )
-        labels = _matching(path, axes or {})
+        if layout == "in-out" and role == "input" and path.rpartition(".")[2] == "embedding":
+            role = EMBEDDING
+        labels = matching(path, axes or {})
         fan_in, fan_out = _fans(path, tuple(shape), role, layout, labels)
-        found[path] = Tensor(tuple(shape), role, fan_in, fan_out, _matching(path, dict.fromkeys(outside, True)) is None)
+        found[path] = Tensor(tuple(shape), role, fan_in, fan_out, matching(path, dict.fromkeys(outside, True)) is None)
     return found
 
 
@@ -162,6 +166,59 @@ def check_growth(
             )
 
 
+def check_depth(
+    tensors: Mapping[str, Tensor],
+    base: Mapping[str, Tensor],
+    growing: Mapping[str, tuple[float, float]] | None,
+    *,
+    needed: bool,
+) -> None:
+    """Hold the number of residual branches of two instantiations against the depth that is said to grow.
+
+    Args:
+        tensors: The tensors at the target size.
+        base: Those at the base size, as they are.
+        growing: As for `check_growth`.
+        needed: Whether the scheme has a depth rule, so that forgetting depth is a mistake even if nothing is declared.
+
+    Raises:
+        InvalidInput: Layers were added without a word about depth, or not as many as was said.
+    """
+    ours, theirs = _copies(tensors), _copies(base)
+    declared = (growing or {}).get("depth")
+    said = 1.0 if declared is None else declared[1] / declared[0]
+    for kind, count in ours.items():
+        if kind not in theirs or not (declared or growing or needed):
+            continue
+        found = count / theirs[kind]
+        others = _factors({name: pair for name, pair in (growing or {}).items() if name != "depth"}) or set()
+        if any(math.isclose(found, said * factor) for factor in {1.0, *others}):
+            continue
+        words = (
+            "depth was not declared" if declared is None else f"depth {declared[0]:g} -> {declared[1]:g} was declared"
+        )
+        raise InvalidInput(
+            f"parameterization(growing): the base has {theirs[kind]} and the target {count} copies of {kind!r}, but {words}. "
+            "Declare `depth` as (base, target), or build both models at the sizes declared."
+        )
+
+
+def path_kind(path: str) -> str:
+    """A path without its layer numbers, the same for all layers of one kind."""
+    return re.sub(r"\d+", "#", path)
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many hidden maps in residual branches there are of each kind, stacked copies included."""
+    found: dict[str, int] = {}
+    for path, tensor in tensors.items():
+        if tensor.branch and tensor.table_role in HIDDEN:
+            fans = {*tensor.fan_in, *tensor.fan_out}
+            stacked = math.prod(n for axis, n in enumerate(tensor.shape) if axis not in fans)
+            found[path_kind(path)] = found.get(path_kind(path), 0) + stacked
+    return found
+
+
 def _check_role(path: str, tensor: Tensor, other: Tensor, grown: Sequence[int]) -> None:
     grows_in, grows_out = tensor.size_in != other.size_in, tensor.size_out != other.size_out
     role = tensor.table_role
@@ -197,7 +254,8 @@ def _growth_words(shape: Shape, other: Shape | None) -> str:
     return ", ".join(words) or "none"
 
 
-def _matching(path: str, patterns: Mapping[str, Any]) -> Any:
+def matching(path: str, patterns: Mapping[str, Any]) -> Any:
+    """What belongs to the first pattern that matches a path, or `None`."""
     return next((value for pattern, value in patterns.items() if fnmatch.fnmatchcase(path, pattern)), None)
 
 
