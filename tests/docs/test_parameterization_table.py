@@ -29,8 +29,10 @@ def test_page_is_made_from_the_rules(hook: Any) -> None:
 def test_another_rule_makes_another_page(hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from foretrain.parameterization._monomial import monomial
 
+    original = hook.relative_rule
+
     def changed(role: str, recipe: Any, **options: Any) -> Any:
-        rule = hook.canonical_rule(role, recipe, **options)
+        rule = original(role, recipe, **options)
         return dataclasses.replace(rule, multiplier=rule.multiplier * monomial(width=1.0)) if role == "output" else rule
 
     before = hook.render()
@@ -48,7 +50,7 @@ def test_a_column_holds_for_all_of_its_optimizers(hook: Any, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("scheme", "row"),
     [
-        # Lines of arXiv 2505.01618, table 1, and arXiv 2203.03466, table 8, in the relative form.
+        # Lines of the tables of arXiv 2505.01618 and arXiv 2203.03466, in the relative form.
         ("completep", r"| `hidden` • | $\beta_0\,m_L^{-1}$ | $m_n^{-1/2}$ |"),
         ("mup", r"| `output` | $\gamma_0^{-1}\,m_n^{-1}$ | 1 | $\gamma_0^{2}\,m_n$ | 1 |"),
     ],
