@@ -14,6 +14,8 @@ from foretrain.training._filters import max_stable_learning_rate as max_stable_l
 from foretrain.training._filters import spectral_filters as spectral_filters
 from foretrain.training._linear_student import linear_draws as linear_draws
 from foretrain.training._linear_student import refine as refine
+from foretrain.training._network_runs import NetworkRuns as NetworkRuns
+from foretrain.training._network_runs import run_network as run_network
 from foretrain.training._random_network import network_features as network_features
 from foretrain.training._train import TrainingInterrupted as TrainingInterrupted
 from foretrain.training._train import train as train

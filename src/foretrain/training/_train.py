@@ -14,7 +14,17 @@ from foretrain._declaration import WrongKey
 from foretrain.curves import LearningCurves
 from foretrain.errors import ForetrainWarning, InvalidInput, UnsupportedProblem, nearest
 from foretrain.kernels import NNGP, NTK
-from foretrain.problems import SGD, AbstractProtocol, Kernel, OnePassSGD, Problem, RandomFeatures, protocol_times
+from foretrain.problems import (
+    SGD,
+    AbstractNetwork,
+    AbstractProtocol,
+    Kernel,
+    NetworkTraining,
+    OnePassSGD,
+    Problem,
+    RandomFeatures,
+    protocol_times,
+)
 from foretrain.tasks import AbstractDataTask, AbstractSpectralTask, DataSet
 from foretrain.training._average import average_descent
 from foretrain.training._budget import data_cost, linear_cost, plan_workers, stepping_cost
@@ -25,6 +35,7 @@ from foretrain.training._draw import Draw
 from foretrain.training._evolution import evolve
 from foretrain.training._filters import max_stable_learning_rate
 from foretrain.training._linear_student import explicit_modes, linear_draws
+from foretrain.training._network_checks import untrainable_network
 from foretrain.training._sampling import Progress, run_seeds
 
 _LARGEST_SEED = 2**32
@@ -46,6 +57,8 @@ def untrainable(problem: Problem) -> str | None:
         problem: A problem without axes.
     """
     task, model, training = problem.parts()
+    if isinstance(model, AbstractNetwork) or isinstance(training, NetworkTraining):
+        return untrainable_network(task, model, training)
     if not isinstance(model, (RandomFeatures, Kernel)):
         return f"no trainer for the model {model.kind!r}"
     width, samples = float(model.width), training.samples  # type: ignore[arg-type, attr-defined]
@@ -285,13 +298,17 @@ def check_rows(training: AbstractProtocol, data: DataSet, times: Float[np.ndarra
     """
     if isinstance(training, OnePassSGD):
         return [_rows_in_one_pass(data, protocol.batch_size, times) for protocol in _protocols(training)]  # type: ignore[attr-defined]
-    rows = [_rows(data, size) for size in values_of(training, "samples")]
+    rows = [check_size(data, size) for size in values_of(training, "samples")]
     _check_batch(training, data)
     return rows
 
 
-def _rows(data: DataSet, samples: float | None) -> int:
-    """Number of training rows, checked against the data set."""
+def check_size(data: DataSet, samples: float | None) -> int:
+    """Number of training rows, checked against the data set.
+
+    Raises:
+        WrongKey: More rows than there are, or none left to test on.
+    """
     rows = len(data)
     most = rows if data.test_inputs is not None else rows - 1
     size = rows if samples is None else int(samples)

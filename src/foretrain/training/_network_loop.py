@@ -1,0 +1,249 @@
+"""One chunk of runs from start to end: steps, recorded losses, divergence, and states to go on from."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int32
+
+from foretrain.problems import Problem
+from foretrain.training._network_data import NetworkData
+from foretrain.training._network_program import NUMERIC, Program, Shape, program_of
+
+# Examples (rows, windows of tokens) that are evaluated at once.
+_ROWS_AT_ONCE, _WINDOWS_AT_ONCE = 256, 16
+# Steps of one call of the compiled program: at most so many, so much arithmetic, and so many entries of its table of batches.
+_STEPS, _OPERATIONS, _ENTRIES = 512, 3e10, 2**22
+# A loss this many times the loss at the start plus that of the answer 0 counts as diverged.
+_DIVERGED = 1e3
+
+Losses = Float[np.ndarray, "seeds points time"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sweep:
+    """Runs that share one compiled program.
+
+    Args:
+        problem: A network problem whose only axes are numbers of the training.
+        data: Its examples.
+        points: The values of those axes, one table a point, last axis fastest.
+        times: Numbers of steps at which losses are recorded, ascending.
+    """
+
+    problem: Problem
+    data: NetworkData
+    points: tuple[dict[str, float], ...]
+    times: tuple[int, ...]
+
+    @property
+    def training(self) -> Any:
+        """The protocol."""
+        return self.problem.training
+
+    def program(self, *, single_threaded: bool = False) -> Program:
+        """The compiled program of all runs.
+
+        Args:
+            single_threaded: Whether it may use one thread only.
+        """
+        traced = tuple(name for name in NUMERIC if name == "learning_rate" or name in self.training.axes())
+        # What does not enter the program must not tell two programs apart.
+        same: dict[str, Any] = dict.fromkeys(traced, 0.5) | {"schedule": None, "batch_size": None, "samples": None}
+        data = self.data
+        return program_of(
+            Shape(
+                self.problem.model,  # type: ignore[arg-type]
+                self.training.replace(**same, fresh=False),
+                traced,
+                self.training.schedule is not None,
+                data.loss,
+                data.classes,
+                data.inputs_size,
+                data.outputs,
+                data.context,
+                single_threaded,
+            )
+        )
+
+    def placed(self) -> dict[str, jax.Array]:
+        """The examples on the device, in the precision of the training."""
+        targets = self.data.targets
+        if targets.dtype.kind == "f":
+            targets = targets.astype(self.training.dtype)
+        inputs = self.data.inputs
+        if inputs.dtype.kind == "f":
+            inputs = inputs.astype(self.training.dtype)
+        return {"inputs": jnp.asarray(inputs), "targets": jnp.asarray(targets)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ChunkResult:
+    """Losses of a chunk; `inf` (accuracy: NaN) from the time at which a run had diverged.
+
+    Args:
+        train_loss: On the evaluated training examples.
+        test_loss: On the test examples.
+        accuracy: On the test examples; NaN without classes.
+        diverged: Whether the run blew up.
+        seconds: Spent on steps.
+        steps: Steps taken, over all runs.
+    """
+
+    train_loss: Losses
+    test_loss: Losses
+    accuracy: Losses
+    diverged: Bool[np.ndarray, "seeds points"]
+    seconds: float
+    steps: int
+
+
+def block_steps(sweep: Sweep, runs: int, seeds: int, flops: float) -> int:
+    """Steps of one call of the compiled program: short enough to be interrupted, long enough that calling costs nothing.
+
+    Args:
+        sweep: What is run.
+        runs: In the chunk.
+        seeds: In the chunk.
+        flops: Of one step of one run.
+    """
+    batch = sweep.training.batch_size
+    gap = max(np.diff(sweep.times, prepend=0), default=1)
+    most = _STEPS if batch is None else min(_STEPS, _ENTRIES // (seeds * batch))
+    return int(max(2, min(most, gap, _OPERATIONS / max(1.0, flops * runs))))
+
+
+def run_chunk(
+    sweep: Sweep,
+    program: Program,
+    seeds: Sequence[int],
+    points: Sequence[int],
+    *,
+    data: Mapping[str, jax.Array],
+    block: int,
+    check: Callable[[int], None] = lambda steps: None,
+) -> ChunkResult:
+    """Train the runs of some seeds at some points together.
+
+    Args:
+        sweep: What is run.
+        program: Its compiled program.
+        seeds: The seeds.
+        points: Positions of the points.
+        data: What `sweep.placed` returned.
+        block: Steps of one call.
+        check: Called with the number of steps (times runs) after every call; may raise to stop.
+    """
+    training = sweep.training
+    runs = len(seeds) * len(points)
+    with jax.enable_x64(training.dtype == "float64"):
+        run = _Run(sweep, program, seeds, points, data, block)
+        run.compile()
+        record = _Record(len(seeds), len(points), len(sweep.times), sweep.data.target_scale)
+        record.start(run.losses())
+        done, seconds = 0, 0.0
+        for position, stop in enumerate(sweep.times):
+            while done < stop:
+                last = min(stop, done + block)
+                began = time.perf_counter()
+                run.advance(done, last)
+                seconds += time.perf_counter() - began
+                check((last - done) * runs)
+                done = last
+            record.add(position, run.losses())
+            if record.diverged.all():
+                break
+    return ChunkResult(record.train, record.test, record.accuracy, record.diverged, seconds, done * runs)
+
+
+class _Run:
+    """The arrays of a chunk on the device."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        program: Program,
+        seeds: Sequence[int],
+        points: Sequence[int],
+        data: Mapping[str, jax.Array],
+        block: int,
+    ):
+        training, dtype = sweep.training, sweep.training.dtype
+        self.sweep, self.program, self.seeds, self.data, self.block = sweep, program, seeds, data, block
+        names = program.shape.traced
+        self.hyper = {n: jnp.asarray([sweep.points[p][n] for p in points], dtype) for n in names}
+        starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[program.start(jax.random.key(s)) for s in seeds])
+        self.state = program.prepare(starts, self.hyper)
+        self.starts = starts if training.centre else None
+        steps = max(1, sweep.times[-1])
+        schedule = training.schedule
+        self.factors = None if schedule is None else jnp.asarray(schedule.factors(steps), dtype)
+        found = [_blocks(sweep, seed) for seed in seeds]
+        self.rows = jnp.asarray(np.stack([rows for rows, _ in found]))
+        self.kept = found[0][1]
+
+    def compile(self) -> None:
+        """No steps, so that the first ones take no longer than the others."""
+        self.advance(0, 0)
+
+    def advance(self, first: int, last: int) -> None:
+        """The steps `first` to `last`."""
+        training = self.sweep.training
+        parts = [
+            self.sweep.data.batches(seed, training.batch_size, training.fresh, first, max(last, first + 1))
+            for seed in self.seeds
+        ]
+        table = np.stack(parts)
+        if training.batch_size is not None:
+            table = np.pad(table, ((0, 0), (0, self.block - table.shape[1]), (0, 0)))
+        ends = np.int32(0), np.int32(last - first)
+        arguments = (self.starts, self.hyper, self.factors, self.data, jnp.asarray(table), *ends)
+        self.state = jax.block_until_ready(self.program.advance(self.state, *arguments))
+
+    def losses(self) -> tuple[Float[np.ndarray, "seeds points 2"], Float[np.ndarray, "seeds points 2"]]:
+        """Means of loss and accuracy over training and test examples."""
+        found = np.asarray(self.program.evaluate(self.state[0], self.starts, self.data, self.rows), np.float64)
+        found = np.moveaxis(found, 3, 2).reshape(*found.shape[:2], 2, -1)
+        (a, b), (c, d) = self.kept
+        with np.errstate(over="ignore", invalid="ignore"):
+            return found[..., a:b].mean(axis=-1), found[..., c:d].mean(axis=-1)
+
+
+def _blocks(sweep: Sweep, seed: int) -> tuple[Int32[np.ndarray, "blocks size"], tuple[tuple[int, int], ...]]:
+    """Evaluated examples in blocks of one size, and where those of training and of testing are once they are in a row."""
+    parts = sweep.data.evaluated(seed)
+    most = _ROWS_AT_ONCE if sweep.data.context is None else _WINDOWS_AT_ONCE
+    size = min(most, max(map(len, parts)))
+    padded = [np.pad(part, (0, -len(part) % size), mode="edge") for part in parts]
+    start = len(padded[0])
+    return np.concatenate(padded).reshape(-1, size), ((0, len(parts[0])), (start, start + len(parts[1])))
+
+
+class _Record:
+    """Losses of a chunk over time."""
+
+    def __init__(self, seeds: int, points: int, times: int, scale: float):
+        shape = (seeds, points, times)
+        self.train, self.test = np.full(shape, np.inf), np.full(shape, np.inf)
+        self.accuracy = np.full(shape, np.nan)
+        self.diverged = np.zeros((seeds, points), bool)
+        self.scale = scale
+        self.most = np.zeros((seeds, points))
+
+    def start(self, losses: tuple[np.ndarray, np.ndarray]) -> None:
+        """What a loss is compared with."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            self.most = _DIVERGED * (losses[0][..., 0] + self.scale)
+
+    def add(self, position: int, losses: tuple[np.ndarray, np.ndarray]) -> None:
+        """Losses at a time; runs that have diverged keep `inf`."""
+        (train, _), (test, right) = (np.moveaxis(part, -1, 0) for part in losses)
+        with np.errstate(invalid="ignore"):
+            self.diverged |= ~(np.isfinite(train) & np.isfinite(test) & (train <= self.most))
+        fine = ~self.diverged
+        for array, values in ((self.train, train), (self.test, test), (self.accuracy, right)):
+            array[..., position][fine] = values[fine]

@@ -1,0 +1,227 @@
+r"""The compiled program of one shape: the loop over steps, with the gather of batches inside it, and the evaluation of losses.
+
+Everything that only changes numbers (rates, momentum, decay, epsilon, schedules, data, weights) is an argument, so that one program serves
+every run of a shape. Runs are laid out as (seeds, points of numeric axes): points of a seed share its batches and start.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int32
+
+from foretrain.parameterization import make_optimizer
+from foretrain.problems import AbstractNetwork, NetworkTraining
+from foretrain.training._network import build_network
+
+NUMERIC = ("learning_rate", "weight_decay", "momentum", "epsilon")
+"""Axes of a training that only change numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What a program depends on.
+
+    Args:
+        model: A network without axes.
+        training: Its training; the values of `traced` do not matter.
+        traced: Numbers that are arguments of the program.
+        scheduled: Whether there is a schedule.
+        loss: As for `NetworkData`.
+        classes: As for `NetworkData`.
+        inputs: Dimension of an input, or size of the vocabulary.
+        outputs: Number of outputs.
+        context: Length of a window of tokens, if any.
+        single_threaded: Whether the program may use one thread only.
+    """
+
+    model: AbstractNetwork
+    training: NetworkTraining
+    traced: tuple[str, ...]
+    scheduled: bool
+    loss: str
+    classes: str | None
+    inputs: int
+    outputs: int
+    context: int | None
+    single_threaded: bool = False
+
+    @property
+    def dtype(self) -> Any:
+        """Of weights and data."""
+        return jnp.dtype(self.training.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def program_of(shape: Shape) -> "Program":
+    """The program of a shape; kept, as sizes come back for every seed and rate.
+
+    Args:
+        shape: What it depends on.
+    """
+    return Program(shape)
+
+
+class Program:
+    """The compiled functions of one shape. Call them in the scope of its precision.
+
+    Args:
+        shape: What it depends on.
+    """
+
+    def __init__(self, shape: Shape):
+        self.shape = shape
+        facts = {} if shape.context is None else {"context": shape.context}
+        make = functools.partial(
+            build_network, shape.model, shape.training, shape.inputs, shape.outputs, dtype=shape.dtype, **facts
+        )
+        with jax.enable_x64(shape.training.dtype == "float64"):
+            template = eqx.filter_eval_shape(lambda key: make(key=key)[0], jax.random.key(0))
+            _, parameterization = make(key=jax.random.key(0))
+        trained = jax.tree.map(lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact), template)
+        params, self._static = eqx.partition(template, trained)
+        self._parameterization = parameterization.like(params)
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+        options = {"xla_cpu_multi_thread_eigen": False} if shape.single_threaded else None
+        compiled = functools.partial(jax.jit, compiler_options=options)
+        self.start: Callable[[Any], Any] = compiled(lambda key: eqx.partition(make(key=key)[0], trained)[0])
+        self.prepare: Callable[..., Any] = compiled(self._prepare)
+        self.advance: Callable[..., Any] = compiled(self._advance, donate_argnums=0)
+        self.evaluate: Callable[..., Any] = compiled(self._evaluate)
+
+    def _optimizer(self, hyper: Mapping[str, Array], factors: Array | None) -> optax.GradientTransformation:
+        training = self.shape.training
+        numbers = {name: getattr(training, name) for name in NUMERIC} | dict(hyper)
+        return make_optimizer(
+            self._parameterization,
+            numbers["learning_rate"],
+            momentum=numbers["momentum"],
+            second_momentum=training.second_momentum,
+            eps=numbers["epsilon"],
+            weight_decay=numbers["weight_decay"],
+            schedule=None if factors is None else lambda step: factors[step],
+            clip_norm=training.clip_norm,
+        )
+
+    def _outputs(self, params: Any, start: Any, examples: Array) -> Array:
+        """Of a batch; minus those of the start when that is given."""
+        found = jax.vmap(eqx.combine(params, self._static))(examples)
+        return found if start is None else found - jax.vmap(eqx.combine(start, self._static))(examples)
+
+    def _gather(self, data: Mapping[str, Array], rows: Int32[Array, " batch"]) -> tuple[Array, Array]:
+        if self.shape.context is None:
+            return data["inputs"][rows], data["targets"][rows]
+        windows = data["inputs"][rows[:, None] + jnp.arange(self.shape.context + 1, dtype=rows.dtype)[None]]
+        return windows[:, :-1], windows[:, 1:]
+
+    def _losses(self, outputs: Array, targets: Array) -> Float[Array, " batch"]:
+        """The loss of every example, in the convention of what is reported."""
+        loss = self.shape.loss
+        if loss == "mse":
+            return jnp.sum((targets - outputs) ** 2, axis=-1)
+        if loss == "signs":
+            return jax.nn.softplus(-targets * outputs)[:, 0]
+        each = optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
+        return jnp.mean(each, axis=-1) if loss == "tokens" else each
+
+    def _right(self, outputs: Array, targets: Array) -> Float[Array, " batch"]:
+        classes = self.shape.classes
+        if classes == "signs":
+            return (outputs * targets > 0)[:, 0].astype(outputs.dtype)
+        labels = jnp.argmax(targets, axis=-1) if self.shape.loss == "mse" else targets
+        right = (jnp.argmax(outputs, axis=-1) == labels).astype(outputs.dtype)
+        return jnp.mean(right, axis=-1) if classes == "tokens" else right
+
+    def _prepare(self, starts: Any, hyper: Mapping[str, Float[Array, " points"]]) -> Any:
+        """Weights and states of the optimizer for every run, from the start of every seed."""
+
+        def one(start: Any, numbers: Any) -> Any:
+            # The state does not depend on the schedule, which only has to be there.
+            factors = jnp.ones(1, self.shape.dtype) if self.shape.scheduled else None
+            return start, self._optimizer(numbers, factors).init(start)
+
+        return _over_runs(one, (starts, hyper), (0, None), (None, 0))
+
+    def _advance(
+        self,
+        state: Any,
+        starts: Any,
+        hyper: Mapping[str, Float[Array, " points"]],
+        factors: Float[Array, " steps"] | None,
+        data: Mapping[str, Array],
+        table: Int32[Array, "seeds block batch"],
+        first: Int32[Array, ""],
+        last: Int32[Array, ""],
+    ) -> Any:
+        """Every run `last - first` steps further, with the batches at those places of the table."""
+        scale = 0.5 if self.shape.loss == "mse" else 1.0
+        single = table.shape[1] == 1
+
+        def one(state: Any, start: Any, numbers: Any, own: Array) -> Any:
+            optimizer = self._optimizer(numbers, factors)
+
+            def objective(params: Any, examples: Array, targets: Array) -> Array:
+                return scale * jnp.mean(self._losses(self._outputs(params, start, examples), targets))
+
+            def step(s: Array, state: Any) -> Any:
+                params, memory = state
+                examples, targets = self._gather(data, own[0] if single else own[s])
+                gradients = jax.grad(objective)(params, examples, targets)
+                updates, memory = optimizer.update(gradients, memory, params)
+                return optax.apply_updates(params, updates), memory
+
+            return jax.lax.fori_loop(first, last, step, state)
+
+        return _over_runs(one, (state, starts, hyper, table), (0, 0, None, 0), (0, None, 0, None))
+
+    def _evaluate(
+        self, params: Any, starts: Any, data: Mapping[str, Array], rows: Int32[Array, "seeds blocks size"]
+    ) -> Float[Array, "seeds points blocks 2 size"]:
+        """Loss and accuracy of every example, block by block."""
+
+        def one(params: Any, start: Any, own: Array) -> Array:
+            def block(some: Array) -> Array:
+                examples, targets = self._gather(data, some)
+                outputs = self._outputs(params, start, examples)
+                losses = self._losses(outputs, targets)
+                right = jnp.zeros_like(losses) if self.shape.classes is None else self._right(outputs, targets)
+                return jnp.stack([losses, right])
+
+            return jax.lax.map(block, own)
+
+        return _over_runs(one, (params, starts, rows), (0, 0, 0), (0, None, None))
+
+
+def _over_runs(
+    function: Callable, arguments: Sequence[Any], seeds: Sequence[int | None], points: Sequence[int | None]
+) -> Any:
+    """`function` of one run, over (seeds, points).
+
+    Args:
+        function: Of one run.
+        arguments: Pytrees.
+        seeds: 0 for the arguments that have a leading axis of seeds, else `None`.
+        points: The same for points, which come after seeds.
+    """
+    return _over_axis(_over_axis(function, points), seeds)(*arguments)
+
+
+def _over_axis(function: Callable, axes: Sequence[int | None]) -> Callable:
+    """`vmap`, but an axis of length 1 is taken away and put back: products without batch dimensions are faster."""
+
+    def call(*arguments: Any) -> Any:
+        mapped = [leaf for one, axis in zip(arguments, axes, strict=True) if axis == 0 for leaf in jax.tree.leaves(one)]
+        if any(leaf.shape[0] != 1 for leaf in mapped):
+            return jax.vmap(function, in_axes=tuple(axes))(*arguments)
+        taken = [
+            jax.tree.map(lambda leaf: leaf[0], one) if axis == 0 else one
+            for one, axis in zip(arguments, axes, strict=True)
+        ]
+        return jax.tree.map(lambda leaf: leaf[None], function(*taken))
+
+    return call
