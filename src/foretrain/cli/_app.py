@@ -139,6 +139,67 @@ def claims(
 
 
 @app.command()
+def parameterize(
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL.json]", help="Shapes and roles of a model: its table by tensor.")
+    ] = None,
+    scheme: Annotated[
+        str | None, typer.Option(help="sp, ntk, mean-field, mup, mup-depth (branches / sqrt(L)) or completep (/ L).")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, momentum, nesterov, adam, adamw or lion.")] = None,
+    decay: Annotated[str | None, typer.Option(help="lr-multiplied (w -= lr wd w, the default) or independent.")] = None,
+    decay_rule: Annotated[str | None, typer.Option(help="invariant (the default) or published.")] = None,
+    form: Annotated[
+        str | None, typer.Option(help="relative: factors against a base (the default); canonical: absolute.")
+    ] = None,
+    readout: Annotated[str | None, typer.Option(help="Relative: readout scaled forward (the default) or init.")] = None,
+    width: Annotated[float | None, typer.Option(help="Width of the residual stream.")] = None,
+    depth: Annotated[float | None, typer.Option(help="Residual blocks.")] = None,
+    head_dim: Annotated[float | None, typer.Option(help="Size of one head.")] = None,
+    attention_exponent: Annotated[float | None, typer.Option(help="Logits are q.k / d_h^this (1).")] = None,
+    base_width: Annotated[float | None, typer.Option(help="Relative: width of the base.")] = None,
+    base_depth: Annotated[float | None, typer.Option(help="Relative: depth of the base.")] = None,
+    base_head_dim: Annotated[
+        float | None, typer.Option(help="Relative: head size of the base (that of --head-dim).")
+    ] = None,
+    input_dim: Annotated[
+        float | None, typer.Option(help="Canonical: inputs of the first layer (1, a looked-up table).")
+    ] = None,
+    richness: Annotated[float | None, typer.Option(help="Canonical: the output is divided by this (1).")] = None,
+    branch_scale: Annotated[float | None, typer.Option(help="Canonical: branches are multiplied by this (1).")] = None,
+    lr: Annotated[float | None, typer.Option(help="Canonical: the learning rate that is tuned (1).")] = None,
+    eps: Annotated[float | None, typer.Option(help="Canonical: Adam's epsilon that is tuned (1).")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Canonical: the weight decay that is tuned (1).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Init, multiplier, learning rate of every tensor at any size."""
+    from foretrain.cli._parameterize import Options, run_parameterize
+
+    options = Options(
+        scheme=scheme,
+        optimizer=optimizer,
+        decay=decay,
+        decay_rule=decay_rule,
+        form=form,
+        readout=readout,
+        attention_exponent=attention_exponent,
+        width=width,
+        depth=depth,
+        head_dim=head_dim,
+        input_dim=input_dim,
+        richness=richness,
+        branch_scale=branch_scale,
+        lr=lr,
+        eps=eps,
+        weight_decay=weight_decay,
+        base_width=base_width,
+        base_depth=base_depth,
+        base_head_dim=base_head_dim,
+    )
+    run_parameterize(Voice(as_json=as_json), model, options)
+
+
+@app.command()
 def init(
     verb: Annotated[str, typer.Argument(metavar="VERB", help="measure, solve, train or compare.")],
 ) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from foretrain.errors import InvalidInput
+from foretrain.parameterization._monomial import Monomial, monomial
 from foretrain.parameterization._numbers import Entry, Size, evaluate, model_quantities
 from foretrain.parameterization._rules import FORMS, ROLES, Recipe, canonical_rule, relative_rule
 from foretrain.parameterization._words import COLUMNS, aligned, number, powers
@@ -107,10 +108,20 @@ def role_table(
         size,
         base,
         {role: evaluate(rule, quantities, form) for role, rule in rules.items()},
-        {role: {k: "-" if v is None else powers(v) for k, v in rule.parts().items()} for role, rule in rules.items()},
+        {
+            role: {part: "-" if power is None else _formula(power, form) for part, power in rule.parts().items()}
+            for role, rule in rules.items()
+        },
         recipe.branch_factor.value(quantities),
         recipe.attention_factor.value(quantities) if known else None,
     )
+
+
+def _formula(power: Monomial, form: str) -> str:
+    """In the letters of the theory: fan-in is the width here, and what a base has too drops out of a ratio."""
+    width = sum(exponent for name, exponent in power.exponents if name == "fan_in")
+    merged = power.without("fan_in") * monomial(width=width)
+    return powers(merged.without("input_dim", "richness", "branch_scale") if form == "relative" else merged)
 
 
 def _check_form(recipe: Recipe, size: Size, base: Size | None, readout: str, numbers: Mapping[str, float]) -> None:
