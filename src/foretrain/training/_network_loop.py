@@ -176,7 +176,8 @@ class _Run:
         self.sweep, self.program, self.seeds, self.data, self.block = sweep, program, seeds, data, block
         names = program.shape.traced
         self.hyper = {n: jnp.asarray([sweep.points[p][n] for p in points], dtype) for n in names}
-        starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[program.start(jax.random.key(s)) for s in seeds])
+        starts = [program.start(jax.random.key(seed)) for seed in seeds]
+        starts = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *starts)
         self.state = program.prepare(starts, self.hyper)
         self.starts = starts if training.centre else None
         steps = max(1, sweep.times[-1])

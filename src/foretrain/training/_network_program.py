@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int32
 
 from foretrain.parameterization import make_optimizer
 from foretrain.problems import AbstractNetwork, NetworkTraining
-from foretrain.training._network import build_network
+from foretrain.training._network import build_network, parameterize_network
 
 NUMERIC = ("learning_rate", "weight_decay", "momentum", "epsilon")
 """Axes of a training that only change numbers."""
@@ -82,7 +82,7 @@ class Program:
         )
         with jax.enable_x64(shape.training.dtype == "float64"):
             template = eqx.filter_eval_shape(lambda key: make(key=key)[0], jax.random.key(0))
-            _, parameterization = make(key=jax.random.key(0))
+        parameterization = parameterize_network(shape.model, shape.training, shape.inputs, shape.outputs, **facts)
         trained = jax.tree.map(lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact), template)
         params, self._static = eqx.partition(template, trained)
         self._parameterization = parameterization.like(params)
