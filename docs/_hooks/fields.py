@@ -6,7 +6,7 @@ A field is made by a function that knows what it accepts, `width: float = number
 
 import griffe
 
-_MAKERS = {"number", "integer", "choice", "flag", "text", "vector", "custom", "_samples", "_whole", "field"}
+_MAKERS = {"number", "integer", "choice", "flag", "text", "vector", "custom", "_samples", "_whole", "_scheme", "_richness", "field"}
 
 
 class Fields(griffe.Extension):
@@ -23,6 +23,8 @@ class Fields(griffe.Extension):
         stated = [a.value for a in call.arguments if isinstance(a, griffe.ExprKeyword) and a.name == "default"]
         if name == "_samples":  # one maker for all protocols, with its default inside
             stated = ["None"]
-        elif name == "_whole":
+        elif name == "_richness":
+            stated = ["1.0"]
+        elif name in ("_whole", "_scheme"):
             stated = [call.arguments[-1]]
         attr.value = stated[0] if stated else None

@@ -15,10 +15,13 @@ _PAGES = [page for page in PAGES if page.exists()]
 _ROOMS = (
     "claims",
     "curves",
+    "diagnostics",
     "errors",
     "kernels",
     "limits",
     "limits.linear",
+    "networks",
+    "parameterization",
     "problems",
     "report",
     "studies",
