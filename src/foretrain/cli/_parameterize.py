@@ -231,7 +231,7 @@ def _legend(table: RoleTable) -> list[str]:
     attention = "-" if table.attention_multiplier is None else f"{table.attention_multiplier:.6g}"
     return [
         f"branch multiplier: {table.branch_multiplier:.6g}, already in 'hidden' and 'branch_vector'",
-        f"attention logits: q·k × {attention}" + ("" if table.base is None else " × that of the base"),
+        f"attention logits: {'q·k × ' if table.base is None else 'times '}{attention}",
         "",
         "A tensor enters the forward pass as multiplier × w, starts with standard deviation init_std and has its own lr, eps and",
         f"weight_decay. Here {numbers}. -: undefined. In brackets: {letters}.",

@@ -27,6 +27,7 @@ from foretrain.parameterization._tensors import (
     Tensor,
     check_depth,
     check_growth,
+    copy_ratios,
     describe,
     path_kind,
 )
@@ -258,7 +259,7 @@ def _checked_base(
     growing: Mapping[str, tuple[float, float]] | None,
 ) -> dict[str, Tensor]:
     completed = _completed(tensors, base)
-    check_growth(tensors, completed, growing)
+    check_growth(tensors, completed, growing, copy_ratios(tensors, base))
     check_depth(tensors, base, growing, needed=recipe.depth_exponent is not None)
     same = all(t.shape == completed[path].shape for path, t in tensors.items())
     if same and all(small == large for small, large in (growing or {}).values()):

@@ -5,7 +5,7 @@ import fnmatch
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from foretrain.errors import InvalidInput, nearest
@@ -16,6 +16,7 @@ Roles = Mapping[str, str] | Callable[[str, Shape], str | None]
 
 EMBEDDING, TIED, FUSED = "embedding", "tied", "hidden_qkv"
 DECLARABLE = (*ROLES, EMBEDDING, TIED, FUSED)
+_NOT_COPIES = ("depth", "width", "heads", "head_dim")
 _VECTORS = (*BRANCH_VECTORS, "final_vector", "output_bias")
 
 
@@ -117,7 +118,10 @@ def describe(
 
 
 def check_growth(
-    tensors: Mapping[str, Tensor], base: Mapping[str, Tensor], growing: Mapping[str, tuple[float, float]] | None
+    tensors: Mapping[str, Tensor],
+    base: Mapping[str, Tensor],
+    growing: Mapping[str, tuple[float, float]] | None,
+    copies: Collection[float] = (),
 ) -> None:
     """Hold two instantiations of a model against each other and against what is said to grow.
 
@@ -125,13 +129,15 @@ def check_growth(
         tensors: The tensors at the target size.
         base: Those at the base size; layers that the base lacks are taken from a tensor of the same role and kind.
         growing: Name of an axis to (base, target), for example `{"width": (64, 256)}`.
+        copies: Factors by which numbers of layers grow, which may be what was declared.
 
     Raises:
         InvalidInput: A tensor grows along an axis that its role holds fixed, or does not grow along one that should, or by
             a factor that nothing declared explains, or a declared axis is found nowhere.
     """
-    allowed = _factors({name: pair for name, pair in (growing or {}).items() if name != "depth"})
-    seen: set[float] = set()
+    axes = {name: pair for name, pair in (growing or {}).items() if name != "depth"}
+    allowed = _factors(axes) if growing else None
+    seen: set[float] = set(copies)
     grows_at_all = any(_grown(t, base[path]) for path, t in tensors.items() if path in base)
     for path, tensor in tensors.items():
         if path not in base:
@@ -186,21 +192,35 @@ def check_depth(
     """
     ours, theirs = _copies(tensors), _copies(base)
     declared = (growing or {}).get("depth")
-    said = 1.0 if declared is None else declared[1] / declared[0]
-    for kind, count in ours.items():
-        if kind not in theirs or not (declared or growing or needed):
-            continue
-        found = count / theirs[kind]
-        others = _factors({name: pair for name, pair in (growing or {}).items() if name != "depth"}) or set()
-        if any(math.isclose(found, said * factor) for factor in {1.0, *others}):
-            continue
-        words = (
-            "depth was not declared" if declared is None else f"depth {declared[0]:g} -> {declared[1]:g} was declared"
-        )
+    others = _factors({name: pair for name, pair in (growing or {}).items() if name not in _NOT_COPIES})
+    if not (growing or needed):
+        return
+    small, large = declared or (1.0, 1.0)
+    unexplained = []
+    for kind in ours.keys() & theirs.keys():
+        # Layers outside the count, such as a first one of the same kind, leave the difference as it should be.
+        ratios = {large / small * factor for factor in {1.0, *others}}
+        explained = any(math.isclose(ours[kind] / theirs[kind], ratio) for ratio in ratios)
+        if not explained and ours[kind] - theirs[kind] != large - small:
+            unexplained.append(kind)
+    if unexplained and (declared is None or len(unexplained) == len(ours.keys() & theirs.keys())):
+        kind = min(unexplained)
+        words = "depth was not declared" if declared is None else f"depth {small:g} -> {large:g} was declared"
         raise InvalidInput(
-            f"parameterization(growing): the base has {theirs[kind]} and the target {count} copies of {kind!r}, but {words}. "
+            f"parameterization(growing): the base has {theirs[kind]} and the target {ours[kind]} copies of {kind!r}, but {words}. "
             "Declare `depth` as (base, target), or build both models at the sizes declared."
         )
+
+
+def copy_ratios(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> set[float]:
+    """By which factors the numbers of hidden maps of one kind grow: depth, experts.
+
+    Args:
+        tensors: The tensors at the target size.
+        base: Those at the base size, as they are.
+    """
+    ours, theirs = _copies(tensors), _copies(base)
+    return {ours[kind] / theirs[kind] for kind in ours.keys() & theirs.keys()}
 
 
 def path_kind(path: str) -> str:
@@ -239,10 +259,8 @@ def _grown(tensor: Tensor, other: Tensor) -> list[int]:
     return [axis for axis in fans if tensor.shape[axis] != other.shape[axis]]
 
 
-def _factors(growing: Mapping[str, tuple[float, float]]) -> set[float] | None:
-    """Every factor that some of the declared axes, together, explain; `None` when nothing is declared."""
-    if not growing:
-        return None
+def _factors(growing: Mapping[str, tuple[float, float]]) -> set[float]:
+    """Every factor that some of the declared axes, together, explain."""
     ratios = [large / small for small, large in growing.values()]
     return {math.prod(some) for k in range(1, len(ratios) + 1) for some in itertools.combinations(ratios, k)}
 
