@@ -33,7 +33,7 @@ _WHERE = {
         "Transformer",
         "ViT",
     ),
-    "foretrain.studies": ("Study", "compare", "read_study"),
+    "foretrain.studies": ("Study", "compare", "read_study", "transfer"),
     "foretrain.tasks": (
         "Arrays",
         "CIFAR10",
@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from foretrain.studies import Study as Study
     from foretrain.studies import compare as compare
     from foretrain.studies import read_study as read_study
+    from foretrain.studies import transfer as transfer
     from foretrain.tasks import CIFAR10 as CIFAR10
     from foretrain.tasks import Arrays as Arrays
     from foretrain.tasks import DataSet as DataSet

@@ -124,6 +124,32 @@ def compare(
 
 
 @app.command()
+def transfer(
+    study_file: StudyFile,
+    recommend: Annotated[
+        str | None,
+        typer.Option("--recommend", metavar="[SIZE]", help="What to set at SIZE (the study's target, or the largest)."),
+    ] = None,
+    output: Output = None,
+    plot: Plot = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="page.html", help="Write one self-contained page.")
+    ] = None,
+    as_json: AsJson = False,
+    seeds: Seeds = None,
+    store: StoreFolder = None,
+    no_store: NoStore = False,
+    quiet: Quiet = False,
+) -> None:
+    """Whether the best learning rate holds at other sizes."""
+    from foretrain.cli._transfer import run_transfer
+    from foretrain.cli._verbs import Wishes
+
+    wishes = Wishes(study_file, output, plot, report=report, seeds=seeds, store=store, no_store=no_store)
+    run_transfer(Voice(quiet=quiet, as_json=as_json), wishes, recommend)
+
+
+@app.command()
 def claims(
     papers: Annotated[
         list[str] | None, typer.Argument(metavar="[PAPER]...", help="Number, arXiv id or slug; all when none is named.")
@@ -201,7 +227,7 @@ def parameterize(
 
 @app.command()
 def init(
-    verb: Annotated[str, typer.Argument(metavar="VERB", help="measure, solve, train or compare.")],
+    verb: Annotated[str, typer.Argument(metavar="VERB", help="measure, solve, train, compare or transfer.")],
 ) -> None:
     """Print a commented study file that runs."""
     from foretrain.cli._templates import TEMPLATES
@@ -233,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = bool(os.environ.get("FORETRAIN_DEBUG"))
     try:
-        code = app(_complete_plot(given), prog_name="foretrain", standalone_mode=False)
+        code = app(_complete_options(given), prog_name="foretrain", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except ForetrainError as error:
         return _complain(error, error.exit_code)
@@ -258,13 +284,18 @@ def _complain(message: object, code: int) -> int:
     return code
 
 
-def _complete_plot(arguments: list[str]) -> list[str]:
-    """`--plot` may stand alone: the next word is its value unless it is an option or the study file."""
+def _complete_options(arguments: list[str]) -> list[str]:
+    """Values for options that may stand alone.
+
+    The next word is the value of `--plot` unless it is an option or the study file, that of `--recommend` if it starts like
+    a number.
+    """
     completed = []
     for i, word in enumerate(arguments):
         follower = arguments[i + 1] if i + 1 < len(arguments) else ""
         alone = word == "--plot" and (follower.startswith("-") or Path(follower).suffix in ("", ".toml"))
-        completed.append("--plot=" if alone else word)
+        alone = alone or (word == "--recommend" and not follower[:2].lstrip("-+.")[:1].isdigit())
+        completed.append(f"{word}=" if alone else word)
     return completed
 
 

@@ -76,4 +76,29 @@ protocol = "gradient-flow"      # or "gradient-descent", "momentum", "momentum-f
 samples = [128, 512]            # rows drawn for training; the rest is for testing
 times = {{start = 1.0, stop = 1e4, points = 25, spacing = "log"}}    # or a list; for gradient flow, learning rate x steps
 {_SEEDS}""",
+    "transfer": f"""\
+schema = 1
+title = "Does the best learning rate of a small network hold for a large one?"
+
+[task]                          # what is learned: 8 x 8 handwritten digits, in scikit-learn
+kind = "digits"                 # or "fashion-mnist", "cifar-10", "text" (for transformers), "arrays"
+
+[model]                         # what learns it
+kind = "mlp"                    # or "resnet", "conv-resnet", "vit", "transformer"
+width = [32, 64, 128]           # the one size that is varied; or depth, heads, head_dim
+base_width = 32                 # where networks are standard ones; larger sizes follow the parameterization
+parameterization = ["sp", "mup"]    # each gets its verdict; also "ntk", "mup-depth", "completep"
+
+[training]                      # how it is trained
+optimizer = "sgd"               # or "momentum", "nesterov", "adam", "adamw", "lion"
+learning_rate = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28]    # what is swept: a factor of 2 apart, or sqrt(2)
+batch_size = 64
+samples = 1024                  # rows drawn for training; the rest is for testing
+times = [0, 100]                # steps; the last one is judged
+{_SEEDS.replace("10 ", "3  ")}
+[transfer]                      # what is judged
+objective = "train_loss"        # or "test_loss"
+tolerance = 0.1                 # largest |d ln(best rate) / d ln(size)| that counts as transfer
+target = 1024                   # the size that --recommend speaks of
+""",
 }

@@ -13,5 +13,9 @@ from foretrain.studies._store import Store as Store
 from foretrain.studies._study import SCHEMA as SCHEMA
 from foretrain.studies._study import Study as Study
 from foretrain.studies._study import TimeRange as TimeRange
+from foretrain.studies._study import TransferOptions as TransferOptions
 from foretrain.studies._study import parse_study as parse_study
 from foretrain.studies._study import read_study as read_study
+from foretrain.studies._transfer import Transfer as Transfer
+from foretrain.studies._transfer import transfer as transfer
+from foretrain.studies._transfer_recommend import Recommendation as Recommendation

@@ -26,7 +26,7 @@ from foretrain.tasks import TASKS
 SCHEMA = 1
 _LARGEST_FILE = 64 * 2**20
 _SECTIONS = ("task", "model", "training")
-_TOP = ("schema", "title", *_SECTIONS, "solve")
+_TOP = ("schema", "title", *_SECTIONS, "solve", "transfer")
 _STUDY_KEYS = ("times", "seeds", "seed", "minibatches", "outputs")
 
 
@@ -62,6 +62,29 @@ class SolveOptions(Declaration):
     method: str = text(default="auto")
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class TransferOptions(Declaration):
+    """The section `[transfer]` of a study file: what `transfer` looks at.
+
+    Args:
+        swept: The hyperparameter whose best value should not move; found when only one has several values.
+        axis: The size; found when only one has several values.
+        objective: `"train_loss"` or `"test_loss"` at the last of the times.
+        tolerance: Largest |d ln(best value) / d ln(size)| that counts as transfer.
+        proxy: Trained size whose best value is recommended; by default the largest whose optimum lies inside the grid.
+        target: Size that it is recommended for; by default the largest trained one.
+    """
+
+    kind = "transfer"
+
+    swept: str | None = text(default=None)
+    axis: str | None = text(default=None)
+    objective: str = choice(("train_loss", "test_loss"), axis=False, default="train_loss")
+    tolerance: float = number(low=0.0, low_open=True, axis=False, default=0.1)
+    proxy: int | None = integer(low=1, axis=False, default=None)
+    target: int | None = integer(low=1, axis=False, default=None)
+
+
 def _parse_problem(value: Any) -> Problem:
     if not isinstance(value, Problem):
         raise ValueError(f"expected a Problem, got {show(value)}")
@@ -92,6 +115,12 @@ def _parse_options(value: Any) -> SolveOptions:
     return value
 
 
+def _parse_transfer(value: Any) -> TransferOptions:
+    if not isinstance(value, TransferOptions):
+        raise ValueError(f"expected TransferOptions, got {show(value)}")
+    return value
+
+
 def _whole(low: int, high: int, default: int) -> Any:
     def parse(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -114,6 +143,7 @@ class Study(Declaration):
         outputs: Further variables that `solve` returns, for example `("bias",)`.
         title: One line for tables and reports.
         solve: Options of `solve`.
+        transfer: Options of `transfer`.
 
     Raises:
         InvalidInput: A value is wrong or the parts do not fit together.
@@ -135,6 +165,7 @@ class Study(Declaration):
     outputs: tuple[str, ...] = custom(_parse_outputs, default=())
     title: str | None = text(default=None)
     solve: SolveOptions = custom(_parse_options, default=SolveOptions())
+    transfer: TransferOptions = custom(_parse_transfer, default=TransferOptions())
 
     def _check(self) -> None:
         if self.times is not None:
@@ -164,6 +195,8 @@ class Study(Declaration):
         table["training"] |= {key: own[key] for key in _STUDY_KEYS if key in own}
         if self.solve != SolveOptions():
             table["solve"] = self.solve.to_table()
+        if self.transfer != TransferOptions():
+            table["transfer"] = self.transfer.to_table()
         return tomli_w.dumps(table)
 
 
@@ -208,6 +241,8 @@ def named_by_file(error: WrongKey, file: str, problem: Problem | None = None) ->
     """An error about a part of a problem, told as an error about the section of a study file that states the part."""
     if error.owner.startswith(file):
         return error
+    if error.owner == TransferOptions.__name__:
+        return error.owned_by(f"{file}: [transfer]")
     section = "training" if error.key in _STUDY_KEYS else None
     for part, name in zip(problem.parts() if problem is not None else (), _SECTIONS, strict=False):
         if error.owner == type(part).__name__ or (section is None and error.key in _fields(type(part))):
@@ -262,15 +297,17 @@ def _study(table: dict[str, Any], place: Path, file: str | None = None) -> Study
         problem.axes()
     except WrongKey as error:
         raise named_by_file(error, file, _Parts(task, model, training)) from None  # type: ignore[arg-type]
-    solve = table.get("solve", {})
-    if not isinstance(solve, Mapping):
-        raise WrongKey(file, "solve", f"expected a section [solve], got {show(solve)}")
+    chosen = {name: table.get(name, {}) for name in ("solve", "transfer")}
+    for name, value in chosen.items():
+        if not isinstance(value, Mapping):
+            raise WrongKey(file, name, f"expected a section [{name}], got {show(value)}")
     if "times" in own:
         # A malformed range is told with the section's name, so it is read before `Study` checks it again.
         protocol_times(training, own["times"], f"{file}: [training]")
     try:
-        options = SolveOptions.from_table(solve, f"{file}: [solve]")
-        return Study(problem, title=table.get("title"), solve=options, **own)
+        solve = SolveOptions.from_table(chosen["solve"], f"{file}: [solve]")
+        transfer = TransferOptions.from_table(chosen["transfer"], f"{file}: [transfer]")
+        return Study(problem, title=table.get("title"), solve=solve, transfer=transfer, **own)
     except WrongKey as error:
         if error.key == "title" and error.owner == "Study":
             raise error.owned_by(file) from None

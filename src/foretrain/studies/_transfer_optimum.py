@@ -4,15 +4,16 @@ The rule, written down once. Points are $x=\ln\eta$ and $y=\ln$ of the loss's me
 
 1. Take the lowest point and the unbroken run of finite points around it. At an end of the grid the optimum has a bound on
    one side only.
-2. Fit $y=c_0+c_1(x-x_0)+c_2(x-x_0)^2$ by weighted least squares. Weights fall smoothly (tricube) to 0 at a factor of 8 in
-   $\eta$ from $x_0$, further if fewer than four points would count; a point with twice the best loss counts half, so that the wall
-   before divergence does not bend the parabola.
-3. Move $x_0$ to the vertex and fit again until it stays. A window that moves with the optimum makes the same error at every size,
+2. Heights above the lowest point are compressed, $z=s\,\mathrm{arsinh}((y-y_{\min})/s)$ with $s=\ln 2$: the minimum stays where it is, but the
+   wall before divergence does not bend the parabola.
+3. Fit $z=c_0+c_1(x-x_0)+c_2(x-x_0)^2$ by weighted least squares. Weights fall smoothly (tricube) to 0 at a factor of 6 in $\eta$ from
+   $x_0$, further if fewer than four points would count.
+4. Move $x_0$ to the vertex and fit again until it stays. A window that moves with the optimum makes the same error at every size,
    which cancels in the drift. Curves are steeper on the side of large rates: one cubic coefficient, shared by all sizes, is
    taken off first, if the residuals of all sizes together show it by more than two standard errors.
-4. Without positive curvature the window is doubled, at last to the whole run; without curvature even then the curve is flat.
-5. If the lowest point is the last before divergence, the vertex may not pass the middle of the gap, and the width of the gap
-   enters the error as that of a uniform distribution.
+5. Without positive curvature the window is doubled, at last to the whole run; without curvature even then the curve is flat.
+6. If the lowest point is the last before divergence, the vertex may not pass it, since nothing beyond was seen, and the width of
+   the gap enters the error as that of a uniform distribution.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-REACH = math.log(8.0)
+REACH = math.log(6.0)
 _SOFT = math.log(2.0)
 _LEAST = 4
 _ITERATIONS, _SETTLED = 60, 1e-6
@@ -79,45 +80,48 @@ def find_vertex(
         skew: Coefficient of $(x-x_0)^3$ that is taken off the points first.
         reach: Distance at which weights reach 0.
     """
-    finite = np.isfinite(y)
-    if not finite.any():
+    if not np.isfinite(y).any():
         return Vertex(math.nan, math.inf, math.nan, LOST, -math.inf, math.inf)
+    first, best, last = _run(y)
+    if best in (0, len(x) - 1):
+        return _at_end(x, y, best)
+    cliff = best in (first, last)
+    run = slice(first, last + 1)
+    found = _settle(x[run], _compressed(y[run]), x[best], reach, skew) if last - first >= 2 else None
+    lowest, left, right = float(y[best]), float(x[best - 1]), float(x[best + 1])
+    if cliff:
+        gap = ((x[best + 1] - x[best]) if best == last else (x[best] - x[best - 1])) ** 2 / 12
+        bounds = ((left + x[best]) / 2 if best == first else left, (right + x[best]) / 2 if best == last else right)
+        place, curvature, geometry, residual, freedom = float(x[best]), math.nan, 0.0, math.nan, 0.0
+        inner = (left, float(x[best])) if best == last else (float(x[best]), right)
+        if found is not None:
+            place = min(max(found[0], inner[0]), inner[1])
+            _, _, curvature, geometry, residual, freedom = found
+            geometry = geometry if place == found[0] else 0.0
+        return Vertex(place, lowest, curvature, CLIFF, *map(float, bounds), geometry, residual, freedom, float(gap))
+    if found is None:
+        return Vertex(float(x[best]), lowest, math.nan, FLAT, float(x[first]), float(x[last]))
+    place, above, curvature, geometry, residual, freedom = found
+    if not x[first] < place < x[last]:
+        # The smooth curve falls on towards an end of the run although a single point lies lower.
+        edge = last if place >= x[last] else first
+        if edge in (0, len(x) - 1):
+            return _at_end(x, y, edge)
+        place = float(x[edge])
+    height = lowest + _SOFT * math.sinh(above / _SOFT)
+    return Vertex(place, height, curvature, BRACKETED, float(x[first]), float(x[last]), geometry, residual, freedom)
+
+
+def _run(y: Float[np.ndarray, " swept"]) -> tuple[int, int, int]:
+    """First, lowest and last point of the unbroken run of finite points around the lowest."""
+    finite = np.isfinite(y)
     best = int(np.argmin(np.where(finite, y, np.inf)))
     first = last = best
     while first > 0 and finite[first - 1]:
         first -= 1
-    while last < len(x) - 1 and finite[last + 1]:
+    while last < len(y) - 1 and finite[last + 1]:
         last += 1
-    if best in (0, len(x) - 1):
-        return _at_end(x, y, best)
-    left = x[best - 1] if best > first else (x[best - 1] + x[best]) / 2
-    right = x[best + 1] if best < last else (x[best + 1] + x[best]) / 2
-    cliff = best in (first, last)
-    gap = 0.0
-    if cliff:
-        gap = float(x[best + 1] - x[best] if best == last else x[best] - x[best - 1]) ** 2 / 12
-    run = slice(first, last + 1)
-    found = _settle(x[run], y[run], x[best], reach, skew) if last - first >= 2 else None
-    status = CLIFF if cliff else BRACKETED
-    if found is None:
-        if not cliff:
-            return Vertex(float(x[best]), float(y[best]), math.nan, FLAT, float(x[first]), float(x[last]))
-        return Vertex(float(x[best]), float(y[best]), math.nan, CLIFF, float(left), float(right), gap=gap)
-    place, height, curvature, geometry, residual, freedom = found
-    if not cliff and not x[first] < place < x[last]:
-        # The smooth curve falls on towards an end of the run although a single point lies lower.
-        ends = {0: LOWER, len(x) - 1: UPPER}
-        edge = last if place >= x[last] else first
-        if edge in ends:
-            return _at_end(x, y, edge)
-        status, gap = CLIFF, float(x[edge] - x[edge - 1]) ** 2 / 12
-        place = float(x[edge])
-    if cliff and not left <= place <= right:
-        place = min(max(place, float(left)), float(right))
-        height = float(y[best])
-        geometry = 0.0
-    low, high = (float(left), float(right)) if cliff else (float(x[first]), float(x[last]))
-    return Vertex(place, height, curvature, status, low, high, geometry, residual, freedom, gap)
+    return first, best, last
 
 
 def _at_end(x: Float[np.ndarray, " swept"], y: Float[np.ndarray, " swept"], at: int) -> Vertex:
@@ -158,7 +162,7 @@ def _parabola(
     x: Float[np.ndarray, " run"], y: Float[np.ndarray, " run"], centre: float, width: float, skew: float
 ) -> tuple[float, float, float, float, float, float] | None:
     """Vertex, height, curvature, variance of the vertex per residual variance, residual variance, degrees of freedom."""
-    weights = _weights(x, y, centre, width)
+    weights = _weights(x, centre, width)
     used = weights > 0
     d, w = x[used] - centre, weights[used]
     h = y[used] - skew * d**3
@@ -190,13 +194,15 @@ def _parabola(
     )
 
 
-def _weights(
-    x: Float[np.ndarray, " run"], y: Float[np.ndarray, " run"], centre: float, width: float
-) -> Float[np.ndarray, " run"]:
+def _weights(x: Float[np.ndarray, " run"], centre: float, width: float) -> Float[np.ndarray, " run"]:
     distance = np.abs(x - centre)
     least = np.sort(distance)[min(_LEAST, len(x)) - 1]
     near = np.minimum(distance / max(width, 1.25 * float(least)), 1.0)
-    return (1 - near**3) ** 3 / (1 + ((y - y.min()) / _SOFT) ** 2)
+    return (1 - near**3) ** 3
+
+
+def _compressed(y: Float[np.ndarray, " run"]) -> Float[np.ndarray, " run"]:
+    return _SOFT * np.arcsinh((y - y.min()) / _SOFT)
 
 
 def common_skew(
@@ -216,11 +222,12 @@ def common_skew(
             vertex = find_vertex(x, y, skew=skew, reach=reach)
             if vertex.status != BRACKETED or vertex.freedom <= 0:
                 continue
-            kept = np.isfinite(y)
-            weights = _weights(x[kept], y[kept], vertex.place, reach)
+            first, _, last = _run(y)
+            kept = slice(first, last + 1)
+            weights = _weights(x[kept], vertex.place, reach)
             d, w = x[kept] - vertex.place, np.sqrt(weights)
             design = np.stack([np.ones_like(d), d, d**2], axis=1) * w[:, None]
-            both = np.stack([(y[kept] - skew * d**3) * w, d**3 * w], axis=1)
+            both = np.stack([(_compressed(y[kept]) - skew * d**3) * w, d**3 * w], axis=1)
             rest = both - design @ np.linalg.lstsq(design, both, rcond=None)[0]
             top += float(rest[:, 0] @ rest[:, 1])
             bottom += float(rest[:, 1] @ rest[:, 1])

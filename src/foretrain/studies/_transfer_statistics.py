@@ -7,11 +7,13 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from foretrain.studies._transfer_optimum import LOCATED, Edge, Vertex, common_skew, find_edge, find_vertex
+from foretrain.studies._transfer_optimum import LOCATED, REACH, Edge, Vertex, common_skew, find_edge, find_vertex
 
 # Up to this many seeds the bootstrap is summed exactly over all multisets; beyond, so many are drawn.
 _EXACT_SEEDS, _DRAWS = 5, 200
 _TINY = 1e-30
+# A window so much narrower shows how far the optimum depends on the form that is fitted.
+_NARROWER = 0.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,7 +85,8 @@ class Sweep:
         curves: Logarithms of mean losses in every draw.
         resampled: The draws.
         fitted: Variance of every place from the fit itself.
-        shared: Variance of every place from the common asymmetry of the curves; it moves all places alike, so not the drift.
+        shared: Variance of every place from the form that is fitted: from the error of the common asymmetry, and the mean shift that a
+            narrower window gives. It moves all places alike, so not the drift.
         freedom: Degrees of freedom behind `fitted` and `shared`.
         by_seed: Logarithm of the optimum of every single seed; NaN where it has no bounds on both sides.
     """
@@ -151,8 +154,11 @@ def analyse(
     freedom = sum(f for _, f in known) - (1.0 if skew else 0.0)
     pooled = sum(r * f for r, f in known) / freedom if freedom > 0 else 0.0
     fitted = np.array([pooled * v.geometry + v.gap + _flat(v, x) for v in vertices])
+    located = np.array([v.located for v in vertices])
     bent = np.array([[find_vertex(x, row, skew=skew + sign * skew_error).place for row in y] for sign in (-1, 1)])
-    shared = np.nan_to_num((bent[1] - bent[0]) / 2) ** 2
+    narrow = np.array([find_vertex(x, row, reach=_NARROWER * REACH).place for row in y])
+    shape = float(np.mean((narrow - centre)[located])) if located.any() else 0.0
+    shared = np.nan_to_num((bent[1] - bent[0]) / 2) ** 2 + shape**2
     edges = tuple(find_edge(x, np.isfinite(row), v.place) for row, v in zip(y, vertices, strict=True))
     return Sweep(sizes, x, y, vertices, edges, places, curves, resampled, fitted, shared, freedom, by_seed)
 
