@@ -1,5 +1,6 @@
 """Figures, tables and the HTML report: renders `LearningCurves`, `Comparison` and plain tables, and computes nothing else."""
 
+from foretrain.report._coordinate_figure import plot_coordinates as plot_coordinates
 from foretrain.report._figures import plot_comparison as plot_comparison
 from foretrain.report._figures import plot_curves as plot_curves
 from foretrain.report._heatmap import heatmap as heatmap
