@@ -51,7 +51,13 @@ PAPERS: tuple[Paper, ...] = (
         "foretrain.claims._dynamical_scaling",
     ),
     Paper("09", "2310.06110", "grokking", "Grokking as the transition from lazy to rich training"),
-    Paper("10", "2309.16620", "depth-transfer", "Depthwise hyperparameter transfer in residual networks"),
+    Paper(
+        "10",
+        "2309.16620",
+        "depth-transfer",
+        "Depthwise hyperparameter transfer in residual networks",
+        "foretrain.claims._depth_transfer",
+    ),
 )
 
 
