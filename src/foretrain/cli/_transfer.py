@@ -10,6 +10,7 @@ from foretrain.cli import _tables
 from foretrain.cli._console import Voice
 from foretrain.cli._verbs import Wishes, _heading, _say_files, _say_messages, _session
 from foretrain.errors import InvalidInput
+from foretrain.report._transfer_page import found_sentences
 from foretrain.studies import Recommendation, Transfer, transfer
 from foretrain.studies._transfer_plan import plan
 
@@ -96,38 +97,8 @@ def result_lines(result: Transfer) -> list[Any]:
         lines += ["", name] if name else [""]
         lines += [_optima(analysis, variant), variant["sentence"]]
         lines += [f"  to decide: {text}" for text in variant["advice"]]
-        lines += [f"  {text}" for text in findings(analysis, variant)]
+        lines += [f"  {text}" for text in found_sentences(analysis, variant)]
     return lines
-
-
-def findings(analysis: Mapping[str, Any], variant: Mapping[str, Any]) -> list[str]:
-    """What else was found, one sentence for each.
-
-    Args:
-        analysis: All that was found.
-        variant: One variant of it.
-    """
-    said = []
-    for key, words in (("drift_without_smallest", "without the smallest size"), ("edge_drift", "edge of stability")):
-        drift = variant[key]
-        if drift is not None:
-            said.append(
-                f"{words}: exponent {drift['exponent']:+.3f} ± {drift['stderr']:.3f} over {drift['sizes']} sizes"
-            )
-    cost = variant["cost"]
-    if cost is not None:
-        value = "diverges" if math.isinf(cost["value"]) else f"costs {100 * cost['value']:.2g} % of the loss"
-        said.append(
-            f"the best value at {analysis['axis']} {cost['from']:g}, used at {cost['at']:g}, {value} "
-            f"(95 %: {_share(cost['low'])} to {_share(cost['high'])})"
-        )
-    if variant["wider"] is not None:
-        said.append(variant["wider"]["sentence"])
-    return said
-
-
-def _share(value: float) -> str:
-    return "divergence" if math.isinf(value) else "?" if math.isnan(value) else f"{100 * value:.2g} %"
 
 
 def _optima(analysis: Mapping[str, Any], variant: Mapping[str, Any]) -> Table:

@@ -6,3 +6,5 @@ from foretrain.report._figures import plot_curves as plot_curves
 from foretrain.report._heatmap import heatmap as heatmap
 from foretrain.report._html import write_report as write_report
 from foretrain.report._spectrum import plot_spectrum as plot_spectrum
+from foretrain.report._transfer_figure import plot_transfer as plot_transfer
+from foretrain.report._transfer_page import write_transfer_report as write_transfer_report

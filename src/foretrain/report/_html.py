@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from foretrain.curves import Comparison, json_ready
+from foretrain.curves import Comparison, LearningCurves, json_ready
 from foretrain.errors import InvalidInput
 from foretrain.report._extras import require
 from foretrain.report._figures import plot_comparison
@@ -79,6 +79,16 @@ def write_report(
     if not target.parent.is_dir():
         raise InvalidInput(f"write_report(path={str(target)!r}): no folder {target.parent}; create it first.")
     page = render(comparison, title=title, tables=tables, spectrum=spectrum, study_text=study_text, notes=notes)
+    write_page(target, page)
+
+
+def write_page(target: Path, page: str) -> None:
+    """Write a page so that it appears complete or not at all.
+
+    Args:
+        target: The file.
+        page: Its text.
+    """
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -136,7 +146,7 @@ def render(
         spectrum_picture=None if spectrum is None else _picture(plot_spectrum(spectrum)),
         tables=[(str(name), *_columns(rows)) for name, rows in named],
         study_text=comparison.theory.attrs.get("study") if study_text is None else study_text,
-        versions=_versions(comparison),
+        versions=environment_versions(comparison.training, comparison.theory),
         attributes=_attributes(comparison),
         csv=data_uri(csv_text(grid), "text/csv"),
         spectrum_csv=None if measured is None else data_uri(spectrum_csv(measured), "text/csv"),
@@ -238,14 +248,19 @@ def _cell(value: Any) -> str:
     return show(value)
 
 
-def _versions(comparison: Comparison) -> dict[str, str]:
+def environment_versions(*parts: LearningCurves) -> dict[str, str]:
+    """Versions of what made some results, and of what renders them.
+
+    Args:
+        parts: The results.
+    """
     found = {"python": platform.python_version()}
     for name in _VERSIONS:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    for curves in (comparison.training, comparison.theory):
+    for curves in parts:
         said = curves.attrs.get("versions")
         if isinstance(said, Mapping):
             found |= {str(k): str(v) for k, v in said.items()}

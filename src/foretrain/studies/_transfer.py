@@ -199,6 +199,8 @@ def _analysed(curves: LearningCurves, found: Plan, options: TransferOptions, stu
     from foretrain.studies._transfer_verdict import judge
 
     finals = {name: curves.values(f"{name}_by_seed")[..., -1] for name in ("train_loss", "test_loss")}
+    losses = curves.values("train_loss_by_seed")
+    started = losses[..., 0] if curves.coords["time"][0] == 0 else np.full(losses.shape[:-1], np.inf)
     shape = tuple(len(v) for v in found.variants.values())
     names = list(found.variants)
     rows = []
@@ -206,7 +208,8 @@ def _analysed(curves: LearningCurves, found: Plan, options: TransferOptions, stu
         where = {name: label(found.variants[name][i]) for name, i in zip(names, index, strict=True)}
         losses = finals[options.objective][index]
         train = np.where(np.isfinite(finals["train_loss"][index]), finals["train_loss"][index], np.inf)
-        lost = ~np.isfinite(train)
+        # A run that ends above its own start has been thrown off, even if its numbers are still finite.
+        lost = ~(train < started[index])
         rows.append(judge(found, where, np.where(lost, np.inf, losses), train, options.tolerance))
     analysis = {
         "axis": found.axis,

@@ -310,21 +310,17 @@ def _excess(
     other: Float[np.ndarray, " points"],
     own: Float[np.ndarray, " points"],
 ) -> Float[np.ndarray, " points"]:
-    return _between(x, y, other) - _between(x, y, own)
-
-
-def _between(
-    x: Float[np.ndarray, " swept"], y: Float[np.ndarray, " swept"], at: Float[np.ndarray, " points"]
-) -> Float[np.ndarray, " points"]:
-    """Log loss between grid points; `inf` nearer to a diverged point than to a finite one."""
+    """Log loss at `other` over that at `own`; `inf` where `other` is nearer to a diverged point than to a finite one."""
     from scipy.interpolate import PchipInterpolator
 
     finite = np.isfinite(y)
-    nearest = np.argmin(np.abs(x[None, :] - at[:, None]), axis=1)
     if finite.sum() < 2:
-        return np.full(at.shape, np.inf)
-    inside = np.clip(at, x[finite][0], x[finite][-1])
-    return np.where(finite[nearest], PchipInterpolator(x[finite], y[finite])(inside), np.inf)
+        return np.full(other.shape, np.inf)
+    between = PchipInterpolator(x[finite], y[finite])
+    ends = x[finite][[0, -1]]
+    nearest = np.argmin(np.abs(x[None, :] - other[:, None]), axis=1)
+    excess = between(np.clip(other, *ends)) - between(np.clip(own, *ends))
+    return np.where(finite[nearest], excess, np.inf)
 
 
 def _quantiles(values: np.ndarray, weights: np.ndarray, at: tuple[float, ...]) -> list[float]:
