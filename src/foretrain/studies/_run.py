@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from foretrain.curves import LearningCurves, combine_messages
 from foretrain.errors import ForetrainWarning
-from foretrain.problems import protocol_times
+from foretrain.problems import NetworkTraining, protocol_times
 from foretrain.studies._store import Store
 from foretrain.studies._study import Study
 
@@ -58,6 +58,7 @@ def train_study(study: Study, *, store: Store | None = None, progress: Progress 
         TrainingInterrupted: Ctrl-C after at least one seed; holds the averages over the finished ones.
     """
     from foretrain.training import TrainingInterrupted, train
+    from foretrain.training._network_plan import remember_strategies
 
     times = protocol_times(study.problem.training, study.raw_times, "train")
     study.problem.check_size(1 if times is None else len(times), "train")
@@ -83,6 +84,8 @@ def train_study(study: Study, *, store: Store | None = None, progress: Progress 
             advance(0, 1, "train")
             parts = ("train", study.problem, study.times, study.seed + finished, count, study.minibatches)
             pieces.append(through(store, parts, compute))
+            # What the first piece timed holds for all, also when it comes from the store.
+            remember_strategies(pieces[-1].attrs.get("strategies", {}))
             finished += count
     except TrainingInterrupted as interruption:
         raise TrainingInterrupted(_signed(pool([*pieces, interruption.curves]), study)) from None
@@ -135,6 +138,10 @@ def pool(pieces: Sequence[LearningCurves]) -> LearningCurves:
 
         status, edges = variables["status"][1], variables["max_stable_lr"][1]
         messages = [divergence_message(int(gone), status.size, edges, first.attrs["training"])]
+    elif gone and first.attrs["training"] == NetworkTraining.kind:
+        from foretrain.training._network_train import divergence_message as of_networks
+
+        messages = [of_networks(int(gone), variables["status"][1].size)]
     attrs = {**first.attrs, "seeds": int(counts.sum()), "messages": messages}
     return LearningCurves(variables, first.coords, attrs)
 

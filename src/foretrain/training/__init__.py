@@ -1,4 +1,4 @@
-"""Train finite models: exact evolution, and stochastic gradient descent, of linear and random-feature students."""
+"""Train finite models: linear and random-feature students exactly or by stochastic gradient descent, networks by optimizers."""
 
 from foretrain.training._average import average_descent as average_descent
 from foretrain.training._data_student import data_draws as data_draws
@@ -15,6 +15,7 @@ from foretrain.training._filters import spectral_filters as spectral_filters
 from foretrain.training._linear_student import linear_draws as linear_draws
 from foretrain.training._linear_student import refine as refine
 from foretrain.training._network_runs import NetworkRuns as NetworkRuns
+from foretrain.training._network_runs import RunsInterrupted as RunsInterrupted
 from foretrain.training._network_runs import run_network as run_network
 from foretrain.training._random_network import network_features as network_features
 from foretrain.training._train import TrainingInterrupted as TrainingInterrupted

@@ -32,7 +32,7 @@ def parameterize_network(
         getattr(model, "attention_exponent", 1.0),
     )
     size = Size(float(sizes["depth"]), sizes.get("head_dim"), float(sizes["width"]))
-    scales = {name: getattr(model, name, 1.0) for name in ("richness", "branch_scale")}
+    scales: dict[str, Any] = {name: getattr(model, name, 1.0) for name in ("richness", "branch_scale")}
     tensors = network.tensors(inputs, outputs, **_accepted(network.tensors, sizes))  # type: ignore[attr-defined]
     if model.base_width is None:  # type: ignore[attr-defined]
         return from_tensors(tensors, recipe, size=size, **scales)
@@ -66,7 +66,7 @@ def build_network(
         facts: As for `parameterize_network`.
     """
     parameterization = parameterize_network(model, training, inputs, outputs, **facts)
-    network = NETWORKS[model.kind]
+    network: Any = NETWORKS[model.kind]
     made = network(
         inputs,
         outputs,

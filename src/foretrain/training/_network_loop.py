@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int32
 from foretrain.problems import Problem
 from foretrain.training._network_data import NetworkData
 from foretrain.training._network_program import NUMERIC, Program, Shape, program_of
+from foretrain.training._network_state import ChunkState
 
 # Examples (rows, windows of tokens) that are evaluated at once.
 _ROWS_AT_ONCE, _WINDOWS_AT_ONCE = 256, 16
@@ -78,7 +79,8 @@ class Sweep:
         inputs = self.data.inputs
         if inputs.dtype.kind == "f":
             inputs = inputs.astype(self.training.dtype)
-        return {"inputs": jnp.asarray(inputs), "targets": jnp.asarray(targets)}
+        with jax.enable_x64(self.training.dtype == "float64"):
+            return {"inputs": jnp.asarray(inputs), "targets": jnp.asarray(targets)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,6 +128,7 @@ def run_chunk(
     data: Mapping[str, jax.Array],
     block: int,
     check: Callable[[int], None] = lambda steps: None,
+    kept: ChunkState | None = None,
 ) -> ChunkResult:
     """Train the runs of some seeds at some points together.
 
@@ -137,31 +140,52 @@ def run_chunk(
         data: What `sweep.placed` returned.
         block: Steps of one call.
         check: Called with the number of steps (times runs) after every call; may raise to stop.
+        kept: Where the state is kept at recorded times, and taken from.
     """
-    training = sweep.training
     runs = len(seeds) * len(points)
-    with jax.enable_x64(training.dtype == "float64"):
-        run = _Run(sweep, program, seeds, points, data, block)
-        run.compile()
-        record = _Record(len(seeds), len(points), len(sweep.times), sweep.data.target_scale)
-        record.start(run.losses())
-        done, seconds = 0, 0.0
-        for position, stop in enumerate(sweep.times):
+    with jax.enable_x64(sweep.training.dtype == "float64"):
+        with program.lock:  # another thread then finds everything compiled
+            run = Run(sweep, program, seeds, points, data, block)
+            run.compile()
+            record = _Record(len(seeds), len(points), len(sweep.times), sweep.data.target_scale)
+            record.start(run.losses())
+        position = done = 0
+        found = None if kept is None else kept.load(run.state)
+        if found is not None:
+            numbers, run.state = found
+            position, done = int(numbers.pop("position")), int(numbers.pop("done"))
+            vars(record).update(numbers)
+            check(done * runs)
+        seconds, taken = 0.0, 0
+        while position < len(sweep.times):
+            stop = sweep.times[position]
             while done < stop:
                 last = min(stop, done + block)
                 began = time.perf_counter()
                 run.advance(done, last)
                 seconds += time.perf_counter() - began
+                taken += last - done
                 check((last - done) * runs)
                 done = last
             record.add(position, run.losses())
-            if record.diverged.all():
-                break
-    return ChunkResult(record.train, record.test, record.accuracy, record.diverged, seconds, done * runs)
+            position = len(sweep.times) if record.diverged.all() else position + 1
+            if kept is not None:
+                now = {"position": np.asarray(position), "done": np.asarray(done), **vars(record)}
+                kept.save(now, run.state, last=position == len(sweep.times))
+    return ChunkResult(record.train, record.test, record.accuracy, record.diverged, seconds, taken * runs)
 
 
-class _Run:
-    """The arrays of a chunk on the device."""
+class Run:
+    """The arrays of a chunk on the device. Make it and call it in the scope of its precision.
+
+    Args:
+        sweep: What is run.
+        program: Its compiled program.
+        seeds: The seeds.
+        points: Positions of the points.
+        data: What `sweep.placed` returned.
+        block: Steps of one call.
+    """
 
     def __init__(
         self,
@@ -232,7 +256,7 @@ class _Record:
         self.train, self.test = np.full(shape, np.inf), np.full(shape, np.inf)
         self.accuracy = np.full(shape, np.nan)
         self.diverged = np.zeros((seeds, points), bool)
-        self.scale = scale
+        self.scale = np.asarray(scale)
         self.most = np.zeros((seeds, points))
 
     def start(self, losses: tuple[np.ndarray, np.ndarray]) -> None:

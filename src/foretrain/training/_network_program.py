@@ -6,6 +6,7 @@ every run of a shape. Runs are laid out as (seeds, points of numeric axes): poin
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -76,6 +77,7 @@ class Program:
 
     def __init__(self, shape: Shape):
         self.shape = shape
+        self.lock = threading.Lock()
         facts = {} if shape.context is None else {"context": shape.context}
         make = functools.partial(
             build_network, shape.model, shape.training, shape.inputs, shape.outputs, dtype=shape.dtype, **facts
@@ -85,6 +87,7 @@ class Program:
         parameterization = parameterize_network(shape.model, shape.training, shape.inputs, shape.outputs, **facts)
         trained = jax.tree.map(lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact), template)
         params, self._static = eqx.partition(template, trained)
+        self._params = params
         self._parameterization = parameterization.like(params)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         options = {"xla_cpu_multi_thread_eigen": False} if shape.single_threaded else None
@@ -93,6 +96,18 @@ class Program:
         self.prepare: Callable[..., Any] = compiled(self._prepare)
         self.advance: Callable[..., Any] = compiled(self._advance, donate_argnums=0)
         self.evaluate: Callable[..., Any] = compiled(self._evaluate)
+
+    def forward(self, batch: int) -> Any:
+        """The traced outputs of a batch.
+
+        Args:
+            batch: How many examples.
+        """
+        shape = self.shape
+        one, kind = (shape.inputs, shape.dtype) if shape.context is None else (shape.context, jnp.dtype("int32"))
+        with jax.enable_x64(shape.training.dtype == "float64"):
+            examples = jax.ShapeDtypeStruct((batch, one), kind)
+            return jax.make_jaxpr(lambda params, x: self._outputs(params, None, x))(self._params, examples).jaxpr
 
     def _optimizer(self, hyper: Mapping[str, Array], factors: Array | None) -> optax.GradientTransformation:
         training = self.shape.training

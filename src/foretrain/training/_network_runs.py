@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,9 +12,12 @@ from jaxtyping import Bool, Float
 
 from foretrain.errors import InvalidInput, UnsupportedProblem
 from foretrain.problems import Problem, protocol_times
+from foretrain.training._network_checks import wrong_images
 from foretrain.training._network_data import network_data
 from foretrain.training._network_loop import ChunkResult, Sweep, block_steps, run_chunk
+from foretrain.training._network_plan import Cost, Plan, cost_of, in_turn, make_plan
 from foretrain.training._network_program import NUMERIC
+from foretrain.training._network_state import Checkpoint
 
 Progress = Callable[[int, int, str], None]
 
@@ -31,10 +36,11 @@ class NetworkRuns:
         points: The values of the axes at every point, in order, last axis fastest.
         seeds: The seeds.
         times: Numbers of steps.
-        steps_per_second: Of all runs together, without compilation and evaluation.
+        steps_per_second: Of all runs together, without compilation and evaluation; NaN when no step was taken.
         flops_per_step: Multiplications and additions of matrix products in one step of one run: three times a forward pass.
         parameters: Trained numbers of one network.
         strategy: How the runs were spread over the machine.
+        has_classes: Whether there are classes, so that an accuracy means something.
     """
 
     train_loss: Float[np.ndarray, "points seeds time"]
@@ -48,23 +54,53 @@ class NetworkRuns:
     flops_per_step: float
     parameters: int
     strategy: str
+    has_classes: bool
 
 
-def run_network(problem: Problem, times: Any, *, seeds: Sequence[int], progress: Progress | None = None) -> NetworkRuns:
+class RunsInterrupted(KeyboardInterrupt):
+    """Ctrl-C during `run_network` after at least one seed was finished at every point; `runs` holds those seeds."""
+
+    def __init__(self, runs: NetworkRuns):
+        self.runs = runs
+        super().__init__(f"run_network: interrupted after {len(runs.seeds)} seeds")
+
+
+def run_network(
+    problem: Problem,
+    times: Any,
+    *,
+    seeds: Sequence[int],
+    progress: Progress | None = None,
+    strategy: str = "auto",
+    memory: float | None = None,
+    checkpoint: str | os.PathLike | None = None,
+) -> NetworkRuns:
     r"""Losses of finite networks of one size over training, for every seed and every point of the numeric axes.
 
     One compiled program holds the loop over steps and takes its batches from data on the device. Initial weights, training rows
-    and the order of batches depend on the seed only: runs at different rates differ in nothing else.
+    and the order of batches depend on the seed only: runs at different rates differ in nothing else. A run whose loss is not
+    finite, or above a thousand times its start plus the loss of the answer 0, has diverged: its losses are `inf` from then on.
+
+    Numbers repeat to the bit with the same strategy, memory and machine; strategies differ by rounding.
 
     Args:
         problem: A network on data or tokens. Its only axes may be `learning_rate`, `weight_decay`, `momentum` and `epsilon`.
         times: Numbers of steps, as for `train`; 0 is before training.
         seeds: The seeds.
         progress: `progress(done, total, label)`, called now and then with steps over all runs.
+        strategy: How runs are spread over the machine: `"single"` (one after another on all cores), `"vmap"` (batches of them),
+            `"per-core"` (one on every core) or `"both"`. `"auto"` is `"vmap"` on an accelerator; on a CPU it goes by the
+            arithmetic of a step for short work and times each way for a moment for long work.
+        memory: Bytes that all runs under way may take together by the estimate; 1 GiB or half of what is free by default. More
+            runs are done in chunks.
+        checkpoint: A folder where the state is kept at recorded times. The same call after a kill goes on from there and gives
+            the same bits.
 
     Raises:
         UnsupportedProblem: Not a network that can be trained.
-        InvalidInput: Other axes, or wrong times or seeds.
+        InvalidInput: Other axes, wrong times or seeds, or a folder of other runs.
+        TooLarge: One network does not fit in memory.
+        RunsInterrupted: Ctrl-C after at least one seed was finished.
 
     Example:
         >>> from foretrain.problems import MLP, NetworkTraining, Problem
@@ -77,23 +113,41 @@ def run_network(problem: Problem, times: Any, *, seeds: Sequence[int], progress:
     sweep, grid = network_sweep(problem, times)
     numbers = _checked(seeds)
     program = sweep.program()
+    cost = cost_of(sweep, program)
+    kept = None
+    if checkpoint is not None:
+        kept = Checkpoint(checkpoint, ("run_network", problem.digest(), list(sweep.times), list(numbers)))
+    begun = None if kept is None else kept.plan()
+    plan = make_plan(sweep, numbers, cost, strategy, memory) if begun is None else Plan(**begun)
+    if kept is not None and begun is None:
+        kept.plan(dataclasses.asdict(plan))
+    program = sweep.program(single_threaded=plan.single_threaded)
     data = sweep.placed()
-    runs = len(numbers) * len(sweep.points)
-    total = runs * max(sweep.times)
-    done = 0
+    chunks = plan.chunks(len(numbers), len(sweep.points))
+    block = block_steps(sweep, plan.seeds * plan.points, plan.seeds, cost.flops)
 
-    def check(steps: int) -> None:
-        nonlocal done
-        done += steps
-        if progress is not None:
-            progress(done, total, "train")
+    def work(number: int, check: Callable[[int], None]) -> ChunkResult:
+        own, points = chunks[number]
+        state = None if kept is None else kept.chunk(number)
+        chosen = [numbers[s] for s in own]
+        return run_chunk(sweep, program, chosen, points, data=data, block=block, check=check, kept=state)
 
-    if progress is not None:
-        progress(0, total, "train")
-    flops = 0.0
-    block = block_steps(sweep, runs, len(numbers), flops)
-    found = run_chunk(sweep, program, numbers, range(len(sweep.points)), data=data, block=block, check=check)
-    return _gathered(sweep, grid, numbers, found, flops, program.parameters, "vmap")
+    total = len(chunks) * plan.seeds * plan.points * max(sweep.times)
+    found: dict[int, ChunkResult] = {}
+    interrupted = False
+    try:
+        for number, result in in_turn(work, len(chunks), plan.workers, total, progress):
+            found[number] = result
+    except KeyboardInterrupt:
+        interrupted = True
+    whole = _joined(sweep, numbers, chunks, found)
+    finished = [i for i in range(len(numbers)) if whole.complete[i]]
+    if interrupted and not finished:
+        raise KeyboardInterrupt
+    runs = _runs(sweep, grid, numbers, finished, whole, found, plan, cost, program.parameters)
+    if interrupted:
+        raise RunsInterrupted(runs)
+    return runs
 
 
 def network_sweep(problem: Problem, times: Any) -> tuple[Sweep, Float[np.ndarray, " time"]]:
@@ -122,7 +176,11 @@ def network_sweep(problem: Problem, times: Any) -> tuple[Sweep, Float[np.ndarray
     numbers = {name: getattr(problem.training, name) for name in NUMERIC}
     filled = tuple({**{n: v for n, v in numbers.items() if n not in axes}, **point} for point in points)
     steps = tuple(sorted({int(t) for t in grid}))
-    return Sweep(problem, network_data(problem), filled, steps), grid
+    data = network_data(problem)
+    reason = wrong_images(problem.model, data.inputs_size)  # type: ignore[arg-type]
+    if reason is not None:
+        raise UnsupportedProblem(f"run_network: {reason}.")
+    return Sweep(problem, data, filled, steps), grid
 
 
 def _checked(seeds: Sequence[int]) -> tuple[int, ...]:
@@ -134,26 +192,55 @@ def _checked(seeds: Sequence[int]) -> tuple[int, ...]:
     return found
 
 
-def _gathered(
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Whole:
+    """All chunks in their places, and which seeds are finished at every point."""
+
+    losses: Float[np.ndarray, "losses seeds points time"]
+    diverged: Bool[np.ndarray, "seeds points"]
+    complete: Bool[np.ndarray, " seeds"]
+
+
+def _joined(
+    sweep: Sweep, seeds: Sequence[int], chunks: Sequence[tuple[list[int], list[int]]], found: dict[int, ChunkResult]
+) -> _Whole:
+    shape = (len(seeds), len(sweep.points))
+    losses, diverged = np.full((3, *shape, len(sweep.times)), np.nan), np.zeros(shape, bool)
+    there = np.zeros(shape, bool)
+    for number, result in found.items():
+        place = np.ix_(*chunks[number])
+        there[place], diverged[place] = True, result.diverged
+        for part, values in zip(losses, (result.train_loss, result.test_loss, result.accuracy), strict=True):
+            part[place] = values
+    return _Whole(losses, diverged, np.all(there, axis=1))
+
+
+def _runs(
     sweep: Sweep,
     grid: Float[np.ndarray, " time"],
     seeds: tuple[int, ...],
-    found: ChunkResult,
-    flops: float,
+    finished: Sequence[int],
+    whole: _Whole,
+    found: dict[int, ChunkResult],
+    plan: Plan,
+    cost: Cost,
     parameters: int,
-    strategy: str,
 ) -> NetworkRuns:
     places = [sweep.times.index(int(t)) for t in grid]
-    losses = (np.swapaxes(a, 0, 1)[..., places] for a in (found.train_loss, found.test_loss, found.accuracy))
     axes = sweep.problem.axes()
+    seconds = sum(result.seconds for result in found.values()) / min(plan.workers, max(1, len(found)))
+    losses = whole.losses[:, finished][..., places].swapaxes(1, 2)
+    if sweep.data.classes is None:
+        losses[2] = np.nan
     return NetworkRuns(
         *losses,
-        diverged=found.diverged.T,
+        diverged=whole.diverged[finished].T,
         points=tuple({name: point[name] for name in axes} for point in sweep.points),
-        seeds=seeds,
+        seeds=tuple(seeds[i] for i in finished),
         times=grid,
-        steps_per_second=found.steps / found.seconds if found.seconds > 0 else float("nan"),
-        flops_per_step=flops,
+        steps_per_second=sum(result.steps for result in found.values()) / seconds if seconds > 0 else math.nan,
+        flops_per_step=cost.flops,
         parameters=parameters,
-        strategy=strategy,
+        strategy=plan.strategy,
+        has_classes=sweep.data.classes is not None,
     )

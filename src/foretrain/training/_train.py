@@ -36,6 +36,7 @@ from foretrain.training._evolution import evolve
 from foretrain.training._filters import max_stable_learning_rate
 from foretrain.training._linear_student import explicit_modes, linear_draws
 from foretrain.training._network_checks import untrainable_network
+from foretrain.training._network_train import has_network, train_networks
 from foretrain.training._sampling import Progress, run_seeds
 
 _LARGEST_SEED = 2**32
@@ -103,10 +104,15 @@ def train(
     own test rows. One pass over data takes its rows in order, each once (students of an ensemble see the same rows); one pass
     over a spectral task draws fresh Gaussian ones.
 
-    Time and learning rate belong to $\frac1{2P}\sum_\mu|y_\mu-f(x_\mu)|^2$, `ridge` to $\frac1P|y-f|^2+\text{ridge}|W|^2$.
+    Networks are trained whole, as `NetworkTraining` says, by `run_network`: all seeds and rates of a size share one compiled program,
+    and other axes are looped over. A seed fixes initial weights, training rows and the order of the batches, at most 2048 rows (256
+    windows of tokens) test. Losses of cross-entropy are means of negative log-likelihoods; `accuracy` is there where there are
+    classes. `attrs["networks"]` holds parameters, arithmetic of a step and throughput of every size.
+
+    For the other models, time and learning rate belong to $\frac1{2P}\sum_\mu|y_\mu-f(x_\mu)|^2$, `ridge` to $\frac1P|y-f|^2+\text{ridge}|W|^2$.
 
     Args:
-        problem: A problem or a grid of problems of kinds `random-features` and `kernel`.
+        problem: A problem or a grid of problems: `random-features` and `kernel`, or networks with their training.
         times: As for `solve`.
         seeds: How many independent draws are averaged.
         seed: The draws are numbered `seed`, ..., `seed + seeds - 1`; the same numbers give the same draws in any sweep.
@@ -139,14 +145,19 @@ def train(
         ('width', 'time')
     """
     grid = protocol_times(problem.training, times, "train")
-    if isinstance(problem.training, (SGD, OnePassSGD)) and grid is not None and np.any(np.isinf(grid)):
+    stepped = isinstance(problem.training, (SGD, OnePassSGD, NetworkTraining))
+    if stepped and grid is not None and np.any(np.isinf(grid)):
         raise WrongKey("train", "times", f"expected finite numbers of steps for {problem.training.kind!r}, got inf")
     numbers = _seeds(seeds, seed)
     averaged = _averaged(problem, minibatches)
     for _, point in problem.points():
         reason = untrainable(point)
+        if reason is not None and has_network(point):
+            raise UnsupportedProblem(f"train: {reason}.")
         if reason is not None:
             raise UnsupportedProblem(f"train: {reason}. `solve` has the theory of infinite sizes.")
+    if has_network(problem) and grid is not None:
+        return _finished(*train_networks(problem, grid, numbers, progress))
     axes = problem.axes()
     looped = {name: values for name, values in axes.items() if name not in SIZES and not is_rate(problem, name)}
     shape = tuple(len(values) for values in looped.values())
@@ -172,9 +183,13 @@ def train(
             raise
         interrupted, numbers = True, sorted(common)
     facts = {"minibatches": minibatches} if isinstance(problem.training, (SGD, OnePassSGD)) else {}
-    curves = collect(problem, grid, looped, pieces, numbers, facts)
+    return _finished(collect(problem, grid, looped, pieces, numbers, facts), interrupted)
+
+
+def _finished(curves: LearningCurves, interrupted: bool) -> LearningCurves:
+    """The curves, after saying what there is to say."""
     for message in curves.messages:
-        warnings.warn(message, ForetrainWarning, stacklevel=2)
+        warnings.warn(message, ForetrainWarning, stacklevel=3)
     if interrupted:
         raise TrainingInterrupted(curves)
     return curves
