@@ -29,7 +29,7 @@ _CORE = (
     "typer",
     "rich",
 )
-_EXTRAS = {"plot": ("matplotlib",), "report": ("matplotlib", "jinja2")}
+_EXTRAS = {"plot": ("matplotlib",), "report": ("matplotlib", "jinja2"), "torch": ("torch",)}
 
 
 def _version(package: str) -> str | None:
