@@ -3,6 +3,7 @@
 from foretrain.networks._base import AbstractNetwork as AbstractNetwork
 from foretrain.networks._base import Features as Features
 from foretrain.networks._conv import ConvResNet as ConvResNet
+from foretrain.networks._flops import flops_per_example as flops_per_example
 from foretrain.networks._layers import ACTIVATIONS as ACTIVATIONS
 from foretrain.networks._layers import Linear as Linear
 from foretrain.networks._layers import Norm as Norm

@@ -114,8 +114,7 @@ def softmax(logits: Float[Array, "heads tokens tokens"], causal: bool) -> Float[
         rows = jax.lax.broadcasted_iota(jnp.int32, z.shape, 1)
         columns = jax.lax.broadcasted_iota(jnp.int32, z.shape, 2)
         z = jnp.where(columns <= rows, z, -jnp.inf)
-    z = jnp.exp(z - jax.lax.stop_gradient(jnp.max(z, axis=-1, keepdims=True)))
-    return (z / jnp.sum(z, axis=-1, keepdims=True)).astype(logits.dtype)
+    return jax.nn.softmax(z, axis=-1).astype(logits.dtype)
 
 
 def rotations(tokens: int, head_dim: int, dtype: jnp.dtype) -> Rotation:
@@ -183,18 +182,17 @@ def layers(
         )
     if activation != SWIGLU:
         activation_named(activation)
+    maps = ("query", "key", "value", "out", "up", "down")
     return Layers(
-        norm(params, p, f"{name}.attention_norm", kind),
-        *(linear(params, p, f"{name}.{part}") for part in ("query", "key", "value", "out")),
-        norm(params, p, f"{name}.mlp_norm", kind),
-        linear(params, p, f"{name}.up"),
-        linear(params, p, f"{name}.gate") if activation == SWIGLU else None,
-        linear(params, p, f"{name}.down"),
-        activation,
-        heads,
-        depth,
-        causal,
-        p.attention_scale,
+        attention_norm=norm(params, p, f"{name}.attention_norm", kind),
+        mlp_norm=norm(params, p, f"{name}.mlp_norm", kind),
+        gate=linear(params, p, f"{name}.gate") if activation == SWIGLU else None,
+        activation=activation,
+        heads=heads,
+        depth=depth,
+        causal=causal,
+        scale=p.attention_scale,
+        **{part: linear(params, p, f"{name}.{part}") for part in maps},
     )
 
 

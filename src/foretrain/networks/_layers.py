@@ -1,5 +1,6 @@
 """Pieces of networks: linear maps with a multiplier, norms, activations, and how parameters are drawn."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import equinox as eqx
@@ -10,12 +11,27 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from foretrain.errors import InvalidInput, nearest
 from foretrain.parameterization import Parameterization, Tensor
 
+
+@jax.custom_jvp
+def _tanh(x: Array) -> Array:
+    """Tanh whose derivative is computed from its value, which spares the backward pass a second tanh."""
+    return jnp.tanh(x)
+
+
+@_tanh.defjvp
+def _tanh_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = _tanh(primals[0])
+    return y, tangents[0] * (1 - y * y)
+
+
+# Written so that XLA's CPU compiler vectorizes them, forward and backward: the error function instead of its complement
+# (4 times faster), no selections.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
-    "leaky-relu": jax.nn.leaky_relu,
-    "tanh": jnp.tanh,
+    "leaky-relu": lambda x: jax.nn.relu(x) - 0.01 * jax.nn.relu(-x),
+    "tanh": _tanh,
     "erf": jax.scipy.special.erf,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu": lambda x: 0.5 * x * (1 + jax.scipy.special.erf(x * math.sqrt(0.5))),
     "silu": jax.nn.silu,
     "linear": lambda x: x,
 }
@@ -52,8 +68,9 @@ class Linear(eqx.Module):
 
     def __call__(self, x: Float[Array, "*tokens in"]) -> Float[Array, "*tokens out"]:
         """The map of one layer (not of a stack), over the last axis."""
-        y = x @ self.weight.T
-        y = y if self.multiplier == 1 else self.multiplier * y
+        # The multiplier acts on the input: on the output, its backward pass would be fused into a slow transposition of the
+        # gradient (a transformer's step took 1.4 times as long).
+        y = (x if self.multiplier == 1 else self.multiplier * x) @ self.weight.T
         return y if self.bias is None else y + _over_tokens(self.bias_multiplier, self.bias, y)
 
 

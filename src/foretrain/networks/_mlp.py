@@ -1,16 +1,13 @@
 """Fully connected networks."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from foretrain.networks._base import AbstractNetwork, Features, maybe
 from foretrain.networks._layers import Linear, activation_named, draw, linear
+from foretrain.networks._stack import run_layers
 from foretrain.parameterization import Parameterization, Recipe, Tensor, from_tensors
-
-# Loops over few layers are written out: compilation stays short and each step is faster.
-UNROLLED = 4
 
 
 class MLP(AbstractNetwork):
@@ -97,8 +94,7 @@ class MLP(AbstractNetwork):
                 h = one(phi(h))
                 return h, maybe(record, h)
 
-            depth = self.middle.weight.shape[0]
-            h, seen = jax.lax.scan(layer, h, self.middle, unroll=depth if depth <= UNROLLED else 1)
+            h, seen = run_layers(layer, h, self.middle, self.middle.weight.shape[-3])
             if streams is not None:
                 streams.append(seen)
         y = self.last(phi(h))
