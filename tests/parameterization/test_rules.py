@@ -393,6 +393,11 @@ class TestRefused:
         with pytest.raises(InvalidInput, match="give head_dim"):
             role_table(Recipe("mup", attention_exponent=0.5), big)
 
+    @pytest.mark.parametrize(("width", "gamma"), [(1e300, 1e10), (1e-300, 1e-20), (1e308, 1e-300)])
+    def test_beyond_double_precision(self, width, gamma):
+        with pytest.raises(InvalidInput, match="is beyond double precision; expected sizes"):
+            role_table(Recipe("mup", "sgd"), Size(1, None, width), richness=gamma)
+
     @pytest.mark.parametrize("field", ["depth", "head_dim", "width"])
     def test_size(self, field):
         with pytest.raises(InvalidInput, match=rf"Size\({field}\): expected a number > 0, got 0"):

@@ -4,6 +4,8 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+from foretrain.errors import InvalidInput
+
 
 @dataclasses.dataclass(frozen=True)
 class Monomial:
@@ -34,8 +36,20 @@ class Monomial:
         return Monomial(tuple((name, exponent) for name, exponent in self.exponents if name not in names))
 
     def value(self, quantities: Mapping[str, float]) -> float:
-        """The product; equal quantities of 1 give exactly 1."""
-        return math.prod((quantities[name] ** exponent for name, exponent in self.exponents), start=1.0)
+        """The product; quantities of 1 give exactly 1.
+
+        Raises:
+            InvalidInput: It is too large or too small for a double.
+        """
+        try:
+            found = math.prod((quantities[name] ** exponent for name, exponent in self.exponents), start=1.0)
+        except OverflowError:
+            found = math.inf
+        if not 0 < found < math.inf:
+            raise InvalidInput(
+                f"parameterization: {self} = {found:g} is beyond double precision; expected sizes and numbers nearer to 1."
+            )
+        return found
 
     def __str__(self) -> str:
         parts = [name if exponent == 1 else f"{name}^{exponent:g}" for name, exponent in self.exponents]
