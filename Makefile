@@ -26,7 +26,7 @@ types: $(VENV)/.test-ready
 	$(BIN)/pyright
 
 docs: $(VENV)/.test-ready
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) $(OUT) dist site .jax_cache .foretrain
