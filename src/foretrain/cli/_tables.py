@@ -10,7 +10,7 @@ from rich.table import Table
 
 from foretrain.claims import VERDICTS, Claim
 from foretrain.curves import Comparison, LearningCurves
-from foretrain.problems import AbstractProtocol
+from foretrain.problems import AbstractProtocol, NetworkTraining
 from foretrain.studies import Study, Summary
 
 _MOST_ROWS = 48
@@ -19,6 +19,11 @@ _SHOWN_TIMES = 3
 
 def conventions(protocol: AbstractProtocol) -> list[str]:
     """The units, in words."""
+    if isinstance(protocol, NetworkTraining) and protocol.loss == "cross-entropy":
+        return [
+            "losses: mean cross-entropies (negative log-likelihood of a target, or of a token)",
+            "time: counts steps, for the same objective",
+        ]
     lines = [
         "losses: mean squared errors without a factor 1/2; test_loss leaves the label noise out, train_loss contains it"
     ]

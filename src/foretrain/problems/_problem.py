@@ -9,6 +9,7 @@ from typing import Any
 from foretrain._declaration import Declaration, WrongKey, show
 from foretrain.errors import TooLarge
 from foretrain.problems._models import AbstractModel
+from foretrain.problems._networks import AbstractNetwork
 from foretrain.problems._protocols import AbstractProtocol
 from foretrain.tasks import AbstractDataTask, AbstractSpectralTask, AbstractTask
 
@@ -47,7 +48,7 @@ class Problem(Declaration):
         for name, base in (("task", AbstractTask), ("model", AbstractModel), ("training", AbstractProtocol)):
             if not isinstance(getattr(self, name), base):
                 raise self._wrong(name, f"expected a {name} declaration, got {show(getattr(self, name))}")
-        if isinstance(self.task, AbstractSpectralTask):
+        if isinstance(self.task, AbstractSpectralTask) and not isinstance(self.model, AbstractNetwork):
             for key in _ONLY_ON_DATA:
                 if getattr(self.model, key, None) is not None:
                     raise WrongKey(

@@ -137,7 +137,7 @@ class ChunkState:
             return None
         leaves, structure = jax.tree.flatten(state)
         try:
-            with np.load(self._place, allow_pickle=False) as archive:
+            with np.load(io.BytesIO(self._place.read_bytes()), allow_pickle=False) as archive:
                 numbers = {name: archive[name] for name in archive.files if not name.startswith("leaf_")}
                 if "leaf_0" in archive.files:
                     found = [archive[f"leaf_{i}"] for i in range(len(leaves))]
