@@ -466,3 +466,24 @@ class TestFiles:
             p.check(shapes(256, 7))
         with pytest.raises(InvalidInput, match=r"the parameterization has no tensor 'layers.8.query'"):
             p.check(shapes(256, 9))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_agrees_with_the_rules_of_the_mup_package(optimizer):
+    """Its source counts growing axes: two make a matrix, one a vector. (`benchmarks/peer_mup.py` runs the package itself.)"""
+    target = {"embed": (11, 96), "up": (384, 96), "down": (96, 384), "square": (96, 96), "gain": (96,), "head": (7, 96)}
+    base = {path: tuple(32 * n // 96 if n % 96 == 0 else n for n in shape) for path, shape in target.items()}
+    roles = {"embed": "embedding", "gain": "branch_vector_inner", "head": "output", "*": "hidden"}
+    p = parameterize(target, base=base, roles=roles, scheme="mup", optimizer=optimizer)
+    for path, shape in target.items():
+        ratios = [a / b for a, b in zip(shape, base[path], strict=True) if a != b]
+        matrix = len(ratios) == 2
+        if optimizer == "sgd":
+            rate = ratios[0] / ratios[1] if matrix else ratios[0]
+        else:
+            rate = 1 / ratios[1] if matrix else 1.0
+        entry = p.tensors[path].entry
+        assert np.isclose(entry.lr, rate, rtol=1e-14)
+        assert np.isclose(entry.weight_decay, 1 / rate, rtol=1e-14)
+        assert np.isclose(entry.init_std, 3**-0.5 if matrix else 1.0, rtol=1e-14)
+        assert np.isclose(entry.multiplier, 1 / 3 if path == "head" else 1.0, rtol=1e-14)
