@@ -329,6 +329,11 @@ class TestModelFile:
         code, _, err = run("parameterize", model(base=MODEL["target"], growing=None), *COMPLETEP)
         assert (code, err) == (0, "warning: parameterize: base = target: all factors are 1.\n")
 
+    def test_clipping_warns(self, run, model):
+        code, _, err = run("parameterize", model(clip_norm=1.0), *COMPLETEP)
+        assert code == 0
+        assert err.startswith("warning: parameterize(clip_norm): clipping by the global norm couples all tensors")
+
     @pytest.mark.parametrize(
         ("changes", "message"),
         [

@@ -28,7 +28,7 @@ _SIZES = ("width", "depth", "head_dim", *_CANONICAL_ONLY, *_RELATIVE_ONLY)
 _RECIPE = ("scheme", "optimizer", "decay", "attention_exponent", "decay_rule")
 _FILE_KEYS = (
     *("target", "base", "growing", "roles", "layout", "axes", "outside"),
-    *(*_RECIPE, "form", "readout", "richness", "branch_scale", "absorb"),
+    *(*_RECIPE, "form", "readout", "richness", "branch_scale", "absorb", "clip_norm"),
 )
 _LARGEST_FILE = 64 * 2**20
 
