@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from foretrain.errors import InvalidInput
@@ -126,9 +127,9 @@ def rotations(tokens: int, head_dim: int, dtype: jnp.dtype) -> Rotation:
         dtype: Of the result.
     """
     pairs = head_dim // 2
-    speeds = 10000.0 ** (-jnp.arange(pairs, dtype=jnp.float32) / max(pairs, 1))
-    angles = jnp.arange(tokens, dtype=jnp.float32)[:, None] * speeds[None, :]
-    return jnp.cos(angles).astype(dtype), jnp.sin(angles).astype(dtype)
+    speeds = 10000.0 ** (-2.0 * np.arange(pairs) / head_dim)
+    angles = np.arange(tokens)[:, None] * speeds[None, :]  # in double precision: they are constants of the program
+    return jnp.asarray(np.cos(angles), dtype), jnp.asarray(np.sin(angles), dtype)
 
 
 def rotate(x: Float[Array, "heads tokens size"], rotation: Rotation) -> Float[Array, "heads tokens size"]:
