@@ -1,5 +1,6 @@
 """`run_network` against plain loops written here, in float64 where bits are compared; strategies, chunks, divergence, refusals."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -312,15 +313,37 @@ def test_arithmetic_of_a_transformer_and_of_convolutions(text):
 
 
 def test_windows_of_tokens(text):
-    problem = Problem(
-        text,
-        Transformer(width=16, depth=1),
-        NetworkTraining(learning_rate=[0.01, 0.03], optimizer="adam", batch_size=4, loss="cross-entropy"),
+    """Against a plain loop over windows that are cut here."""
+    training = NetworkTraining(
+        learning_rate=0.01, optimizer="adam", batch_size=4, loss="cross-entropy", dtype="float64", epsilon=1e-4
     )
-    runs = run_network(problem, [0, 20], seeds=[0])
-    np.testing.assert_allclose(runs.test_loss[:, :, 0], np.log(17), rtol=0.05)  # 16 symbols and one for others
-    assert np.all(runs.test_loss[:, :, 1] < runs.test_loss[:, :, 0] - 0.1)
+    problem = Problem(text, Transformer(width=16, depth=1, base_width=16, base_depth=1), training)
+    runs = run_network(problem, [0, 30], seeds=[0])
     data, tokens = network_data(problem), problem.task.load()
+    whole = np.concatenate([tokens.train, tokens.test])
+
+    def windows(starts):
+        return [np.stack([whole[s + k : s + k + 8] for s in starts]) for k in (0, 1)]
+
+    def loss(network, inputs, targets):
+        chances = jax.nn.log_softmax(jax.vmap(network)(inputs))
+        return -jnp.mean(jnp.take_along_axis(chances, targets[..., None], axis=-1))
+
+    with jax.enable_x64(True):
+        network, _ = build_network(problem.model, training, 17, 17, key=jax.random.key(0), dtype=jnp.float64, context=8)
+        optimizer = optax.adam(0.01, eps=1e-4)
+        params, static = eqx.partition(network, eqx.is_inexact_array)
+        state = optimizer.init(params)
+        value = jax.jit(lambda p, pairs: loss(eqx.combine(p, static), *pairs))
+        gradient = jax.jit(jax.grad(lambda p, pairs: loss(eqx.combine(p, static), *pairs)))
+        test = windows(data.evaluated(0)[1])
+        expected = [float(value(params, test))]
+        for starts in data.batches(0, 4, False, 0, 30):
+            updates, state = optimizer.update(gradient(params, windows(starts)), state)
+            params = optax.apply_updates(params, updates)
+        expected.append(float(value(params, test)))
+    np.testing.assert_allclose(runs.test_loss[0, 0], expected, rtol=1e-9)  # thirty steps of float64
+    assert expected[1] < expected[0] - 0.1
     train, test = data.evaluated(0)
     assert len(train) == 64
     assert len(test) == 256
@@ -334,8 +357,8 @@ def test_windows_of_tokens(text):
 
 def test_progress_counts_steps():
     for strategy in ("vmap", "per-core"):
-        calls = []
-        run_network(SWEEP, TIMES, seeds=[0], progress=lambda *call: calls.append(call), strategy=strategy)
+        calls: list[tuple] = []
+        run_network(SWEEP, TIMES, seeds=[0], progress=lambda *call, to=calls: to.append(call), strategy=strategy)
         assert calls[0] == (0, 72, "train")
         assert calls[-1] == (72, 72, "train")
         assert [c[0] for c in calls] == sorted(c[0] for c in calls)
