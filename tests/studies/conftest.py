@@ -2,12 +2,15 @@
 
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from foretrain.curves import LearningCurves
 from foretrain.limits import Limit, _registry
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `transfer_surfaces`
 
 
 def _solve(problem, times, *, outputs=(), progress=None):

@@ -10,10 +10,12 @@ from foretrain import read_study
 from foretrain.cli._templates import TEMPLATES
 from foretrain.errors import MissingData
 from foretrain.studies import compare, measure_study, parse_study, solve_study, summarize, train_study
+from foretrain.studies._transfer_plan import plan
 from foretrain.tasks import AbstractDataTask
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "studies").glob("*.toml"))
 NAMES = [path.stem for path in FILES]
+SWEEPS = [path for path in FILES if path.stem.startswith(("transfer-", "tune-"))]  # run by the tests of `transfer`
 DECLARED = [path for path in FILES if path.stem in ("power-law", "momentum", "ridge")]
 
 
@@ -59,7 +61,9 @@ def test_theory_is_within_seed_noise_of_training(path):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in FILES if p not in DECLARED], ids=[n for n in NAMES if n not in {p.stem for p in DECLARED}]
+    "path",
+    [p for p in FILES if p not in [*DECLARED, *SWEEPS]],
+    ids=[n for n in NAMES if n not in {p.stem for p in [*DECLARED, *SWEEPS]}],
 )
 def test_data_studies_train_reduced(path):
     study = reduced(read_study(path))
@@ -69,6 +73,14 @@ def test_data_studies_train_reduced(path):
     curves = train_study(study)
     assert curves.status == "ok"
     assert np.all(curves.values("test_loss") > 0)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=[p.stem for p in SWEEPS])
+def test_sweeps_have_one_size_and_one_hyperparameter(path):
+    study = read_study(path)
+    found = plan(study.problem, study.transfer)
+    assert len(found.sizes) >= 4
+    assert found.swept == "learning_rate"
 
 
 @pytest.mark.long

@@ -228,8 +228,9 @@ def _diamond(axes: Any, row: Mapping[str, Any], tint: str, at: tuple[float, floa
 def _few_ticks(axes: Any, ratio: float) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    if ratio < 12:
-        axes.yaxis.set_major_locator(MaxNLocator(5) if ratio < 2.5 else LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+    if ratio < 300:
+        subs = (1.0, 2.0, 3.0, 5.0) if ratio < 12 else (1.0, 3.0) if ratio > 50 else (1.0, 2.0, 5.0)
+        axes.yaxis.set_major_locator(MaxNLocator(5) if ratio < 2.5 else LogLocator(subs=subs))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: show(v)))
         axes.yaxis.set_minor_formatter(NullFormatter())
 
@@ -261,6 +262,7 @@ def _optima(
     axes.set_yscale("linear" if momentum else "log")
     if reach is not None and not momentum:
         axes.set_ylim(*reach)
+        _few_ticks(axes, reach[1] / reach[0])
     rows = variant["optima"]
     sizes = np.array([plain(row["size"]) for row in rows])
     drift = variant["drift"]

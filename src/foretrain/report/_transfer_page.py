@@ -92,7 +92,7 @@ def render_transfer(
         swept=words(analysis["swept"]),
         axis=words(analysis["axis"]),
         tolerance=show(analysis["tolerance"]),
-        width=round(5.2 * light.get_size_inches()[0] + 8),
+        width=round(6 * light.get_size_inches()[0] + 8),
         light=_picture(light),
         dark=_picture(dark),
         optima=_columns(optima),

@@ -206,11 +206,12 @@ def _analysed(curves: LearningCurves, found: Plan, options: TransferOptions, stu
     rows = []
     for index in np.ndindex(shape):
         where = {name: label(found.variants[name][i]) for name, i in zip(names, index, strict=True)}
+        scheme = str(where.get("parameterization", study.problem.model.parameterization))  # type: ignore[attr-defined]
         losses = finals[options.objective][index]
         train = np.where(np.isfinite(finals["train_loss"][index]), finals["train_loss"][index], np.inf)
         # A run that ends above its own start has been thrown off, even if its numbers are still finite.
         lost = ~(train < started[index])
-        rows.append(judge(found, where, np.where(lost, np.inf, losses), train, options.tolerance))
+        rows.append(judge(found, where, np.where(lost, np.inf, losses), train, options.tolerance, scheme))
     analysis = {
         "axis": found.axis,
         "swept": found.swept,

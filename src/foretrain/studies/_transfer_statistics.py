@@ -10,7 +10,7 @@ from jaxtyping import Float
 from foretrain.studies._transfer_optimum import LOCATED, REACH, Edge, Vertex, common_skew, find_edge, find_vertex
 
 # Up to this many seeds the bootstrap is summed exactly over all multisets; beyond, so many are drawn.
-_EXACT_SEEDS, _DRAWS = 5, 200
+_EXACT_SEEDS, _DRAWS = 4, 100
 _TINY = 1e-30
 # A window so much narrower shows how far the optimum depends on the form that is fitted.
 _NARROWER = 0.5
@@ -39,7 +39,7 @@ class Resampled:
 
 
 def resample(seeds: int) -> Resampled:
-    """Draws of `seeds` seeds: all of them, weighted, for up to five seeds, else 200 at random, the same in every run.
+    """Draws of `seeds` seeds: all of them, weighted, for up to four seeds, else 100 at random, the same in every run.
 
     Args:
         seeds: How many there are.

@@ -27,6 +27,7 @@ def judge(
     losses: Float[np.ndarray, "sizes swept seeds"],
     train: Float[np.ndarray, "sizes swept seeds"],
     tolerance: float,
+    scheme: str,
 ) -> dict[str, Any]:
     """One variant of a study as a plain table: optima, edges, drift, cost, verdict.
 
@@ -36,6 +37,7 @@ def judge(
         losses: The objective at the end; not finite where a run diverged.
         train: The training loss there.
         tolerance: Largest |drift| that counts as transfer.
+        scheme: The variant's parameterization.
     """
     table: dict[str, Any] = {"where": where}
     if plan.words:
@@ -65,7 +67,7 @@ def judge(
         else {"value": cost.value, "low": cost.low, "high": cost.high, "from": sizes[first], "at": sizes[last]},
         "optima": [_optimum(scale, sweep, i) for i in range(len(sizes))],
         "edge": [_edge(scale, sweep, i) for i in range(len(sizes))],
-        "wider": _wider(plan, where, sweep, train[:, kept]) if plan.axis in ("width", "heads") else None,
+        "wider": _wider(plan, scheme, sweep, train[:, kept]) if plan.axis in ("width", "heads") else None,
     }
     return table
 
@@ -200,7 +202,7 @@ def _sentence(
 
 
 def _wider(
-    plan: Plan, where: dict[str, Any], sweep: statistics.Sweep, train: Float[np.ndarray, "sizes swept seeds"]
+    plan: Plan, scheme: str, sweep: statistics.Sweep, train: Float[np.ndarray, "sizes swept seeds"]
 ) -> dict[str, Any] | None:
     """Whether the training loss at fixed values falls with size up to noise, wherever every size trains stably."""
     seeds = train.shape[2]
@@ -222,7 +224,6 @@ def _wider(
     value = Scale(plan.swept).value(float(sweep.x[stable][at[1]]))
     worst, sure = float(rise[at]), float(z[at])
     monotone = bool(np.all((rise < 0.01) | ~(z > _SURE))) if seeds > 1 else bool(np.all(rise < 0.01))
-    scheme = where.get("parameterization")
     text = f"training loss falls with {plan.axis} at every fixed {plan.swept}, up to noise"
     if not monotone:
         pair = f"{sweep.sizes[at[0]]:g} to {sweep.sizes[at[0] + 1]:g}"
