@@ -96,7 +96,7 @@ def test_page_holds_everything_and_loads_nothing(tmp_path):
 
 def test_other_results_are_refused(tmp_path):
     other = LearningCurves({"test_loss": (("time",), np.ones(1))}, {"time": np.ones(1)}, {})
-    with pytest.raises(InvalidInput, match="expected what `foretrain.transfer` returned"):
+    with pytest.raises(InvalidInput, match=r"expected what `foretrain\.transfer` returned"):
         plot_transfer(other)
     with pytest.raises(InvalidInput, match="no folder"):
         write_transfer_report(sweep(), tmp_path / "none" / "page.html", title="")

@@ -98,7 +98,9 @@ def find_vertex(
             place = min(max(found[0], inner[0]), inner[1])
             _, _, curvature, geometry, residual, freedom = found
             geometry = geometry if place == found[0] else 0.0
-        return Vertex(place, lowest, curvature, CLIFF, *map(float, bounds), geometry, residual, freedom, float(gap))
+        return Vertex(
+            place, lowest, curvature, CLIFF, float(bounds[0]), float(bounds[1]), geometry, residual, freedom, float(gap)
+        )
     if found is None:
         return Vertex(float(x[best]), lowest, math.nan, FLAT, float(x[first]), float(x[last]))
     place, above, curvature, geometry, residual, freedom = found
