@@ -182,7 +182,7 @@ def test_at_the_base_a_relative_network_is_the_standard_one_bit_for_bit():
 
     ours, theirs = run(make_optimizer(p.like(params), 0.01)), run(optax.adam(0.01))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    assert np.abs(np.asarray(ours.last.weight - params.last.weight)).min() > 1e-3
+    assert np.abs(np.asarray(ours.last.weight - params.last.weight)).max() > 1e-2  # it learned
 
 
 def test_fan_in_of_a_convolution_includes_its_kernel():
