@@ -14,10 +14,13 @@ from collections.abc import Iterator, Mapping
 from foretrain.diagnostics._expected import SGD_FAMILY, Quantity, Range
 from foretrain.parameterization import Recipe, canonical_rule
 
-NEAR = 0.2
-"""Mean distance of exponents up to which a fault explains what was measured."""
+NEAR = 0.3
+"""Distance of exponents, root mean square, up to which a fault explains what was measured."""
 _TIE = 0.06
-_LETTER = {"width": "N", "depth": "L", "head_dim": "d_h"}
+_WRONG_START = 0.25
+"""Sizes at the start follow their exponent at every size: a fault that has one wrong by so much is out."""
+# Changes are sums, whose largest term wins at large sizes only; by its own weights alone a branch changes in one way.
+_WEIGHTS = {"start": 1.0, "change": 1.0, "own change": 4.0}
 _ROLES = ("input", "hidden", "output")
 _WORDS = {"input": "input (first layer, embedding)", "hidden": "hidden", "output": "readout (output)"}
 
@@ -134,12 +137,20 @@ def exponents_in_depth(factor: float, rate: float, recipe: Recipe) -> Exponents:
         rate: Of the branches' learning rate $c$.
         recipe: Its optimizer decides how gradients become steps.
     """
+    if factor > -0.5:
+        # The stream grows like the square root of depth with normalization in the branches, and exponentially without.
+        return {
+            Quantity("stream", "start"): (0.3, math.inf),
+            Quantity("stream", "change"): (0.3, math.inf),
+            Quantity("branch", "start"): (factor, factor + 0.6),
+            Quantity("branch", "change"): (factor, math.inf),
+        }
     sgd = recipe.optimizer in SGD_FAMILY
     own_inside = rate + (factor if sgd else 0.0)
     own_branch = rate + (2 * factor if sgd else factor)
     stream = max(0.0, own_branch + 1)  # every branch adds its change coherently
     found = {
-        Quantity("stream", "start"): max(0.0, factor + 0.5),  # and its start at random
+        Quantity("stream", "start"): 0.0,
         Quantity("stream", "change"): stream,
         Quantity("branch", "start"): factor,
         Quantity("branch", "change"): max(own_branch, factor + stream),
@@ -149,8 +160,7 @@ def exponents_in_depth(factor: float, rate: float, recipe: Recipe) -> Exponents:
     for kind in ("inside", "logits"):
         found[Quantity(kind, "change")] = max(own_inside, stream)
         found[Quantity(kind, "own change")] = own_inside
-    unbounded = factor > -0.5
-    return {q: (v, math.inf if unbounded else v) for q, v in found.items()}
+    return {q: (v, v) for q, v in found.items()}
 
 
 def tensors_of(recipe: Recipe) -> Tensors:
@@ -169,7 +179,7 @@ def tensors_of(recipe: Recipe) -> Tensors:
 
 
 def _in_width(power: object) -> float:
-    return sum(e for name, e in power.exponents if name in ("fan_in", "fan_out"))  # type: ignore[attr-defined]
+    return sum(e for name, e in power.exponents if name in ("fan_in", "fan_out", "width"))  # type: ignore[attr-defined]
 
 
 def _faults_in_width(recipe: Recipe) -> Iterator[Fault]:
@@ -205,8 +215,12 @@ def _replaced(
         f"effective {'size' if part == 'weight' else 'rate'} N^{value:g} instead of N^{getattr(right, part)[role]:g}"
         for part, value in changed.items()
     )
-    what = f"the {words or 'init and learning rate'} of {_WORDS[role]} tensors"
-    yield Fault(f"{what} scale as in {name} ({powers})", exponents_in_width(Tensors(**made), recipe))
+    what = (
+        f"the {words} of {_WORDS[role]} tensors scales"
+        if words
+        else f"init and learning rate of {_WORDS[role]} tensors scale"
+    )
+    yield Fault(f"{what} as in {name} ({powers})", exponents_in_width(Tensors(**made), recipe))
 
 
 def _faults_in_depth(recipe: Recipe) -> Iterator[Fault]:
@@ -221,7 +235,9 @@ def _faults_in_depth(recipe: Recipe) -> Iterator[Fault]:
     for other, name in names.items():
         if other != alpha:
             missing = (
-                "the branch multiplier has no factor of depth" if other == 0 else f"the branch multiplier is {name}"
+                "the branch multiplier has no factor of depth (whether or not the rates have theirs)"
+                if other == 0
+                else f"the branch multiplier is {name}"
             )
             yield Fault(f"{missing}, where the scheme needs {names[alpha]}", exponents_in_depth(-other, right, recipe))
     if recipe.depth_exponent is None:
@@ -236,10 +252,6 @@ def _faults_in_depth(recipe: Recipe) -> Iterator[Fault]:
                 f"the learning rate of branch tensors {name} (L^{wrong:g} instead of L^{right:g})",
                 exponents_in_depth(-alpha, wrong, recipe),
             )
-    yield Fault(
-        "nothing scales with depth: neither the branch multiplier nor the rates have their factor",
-        exponents_in_depth(0.0, 0.0, recipe),
-    )
 
 
 def _wrong_attention(recipe: Recipe) -> Exponents:
@@ -256,10 +268,16 @@ def _wrong_attention(recipe: Recipe) -> Exponents:
 
 
 def _distance(measured: Mapping[Quantity, float], predicted: Exponents) -> float:
-    """Mean distance of slopes from predicted ranges; each counts at most 1, so that one cannot decide alone."""
-    found = []
+    """Weighted root mean square of how far slopes are from predicted ranges; each counts at most 1."""
+    total = weights = 0.0
     for quantity, slope in measured.items():
-        if quantity in predicted and math.isfinite(slope):
-            low, high = predicted[quantity]
-            found.append(min(1.0, max(low - slope, slope - high, 0.0)))
-    return sum(found) / len(found) if found else math.inf
+        if quantity not in predicted or not math.isfinite(slope):
+            continue
+        low, high = predicted[quantity]
+        distance = max(low - slope, slope - high, 0.0)
+        judged = quantity.measure == "start" and quantity.kind not in ("output", "logits")
+        if judged and distance > _WRONG_START:
+            return math.inf
+        total += _WEIGHTS[quantity.measure] * min(1.0, distance) ** 2
+        weights += _WEIGHTS[quantity.measure]
+    return math.sqrt(total / weights) if weights else math.inf

@@ -89,7 +89,7 @@ def shown_layers(count: int, deepens: bool) -> list[int]:
         deepens: Whether models of other sizes have other numbers of layers: then always the first, the last and those at
             quarters, repeated where there are few; else all of a few.
     """
-    if count <= MOST_LAYERS and not deepens:
+    if count == 1 or (count <= MOST_LAYERS and not deepens):
         return list(range(count))
     return [round(i * (count - 1) / (MOST_LAYERS - 1)) for i in range(MOST_LAYERS)]
 
