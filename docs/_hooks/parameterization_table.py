@@ -54,6 +54,7 @@ A tensor enters the forward pass as multiplier × tensor, starts with the standa
 * **Relative** form: factors on what the same tensor has at the base. $m_n,m_N,m_L,m_d$ are the sizes divided by those of the base. $\gamma_0$ and $\beta_0$ are no ratios: they change a standard network, and are 1 unless asked for. Variances are $1/$fan-in at the base for maps that start at random; biases start at 0, gains at 1.
 * *Rate, SGD* and *decay, SGD* hold for SGD, momentum and Nesterov, with decay in the gradient. *Rate, Adam* holds for Adam, AdamW and Lion. $\epsilon$ is Adam's and AdamW's. Decay *× rate* is $w\leftarrow w(1-c\lambda)$ and *independent* is $w\leftarrow w(1-\lambda)$, both of AdamW and Lion; for Adam with decay in the gradient no rule is known. A dash says that the scheme defines nothing there.
 * Outside residual branches a tensor of a role marked • has the entries without $L$, and $\beta_0$.
+* `output` (init) is the readout with `readout="init"`, whose scaling sits in initialization and rate.
 * `decay_rule="published"` leaves $L$ out of the decay of AdamW and Lion.
 
 | role | what it is |
@@ -81,21 +82,25 @@ def render() -> str:
 
 
 def _table(scheme: str, form: str) -> list[str]:
-    rows = [f"| role | {' | '.join(_COLUMNS)} |", "| --- " * (len(_COLUMNS) + 1) + "|"]
-    rows += [_row(f"`{role}`{_mark(role)}", scheme, form, role) for role in ROLES]
-    if form == "relative" and scheme != "sp":
-        rows.append(_row('`output`, `readout="init"`', scheme, form, "output", readout="init"))
-    return rows
+    """Two tables, since eight columns are wider than a page."""
+    lines = []
+    for names in (list(_COLUMNS)[:4], list(_COLUMNS)[4:]):
+        lines += [f"| role | {' | '.join(names)} |", "| --- " * (len(names) + 1) + "|"]
+        lines += [_row(f"`{role}`{_mark(role)}", names, scheme, form, role) for role in ROLES]
+        if form == "relative" and scheme != "sp":
+            lines.append(_row("`output` (init)", names, scheme, form, "output", readout="init"))
+        lines.append("")
+    return lines[:-1]
 
 
-def _row(name: str, scheme: str, form: str, role: str, readout: str = "forward") -> str:
+def _row(title: str, names: list[str], scheme: str, form: str, role: str, readout: str = "forward") -> str:
     cells = []
-    for optimizers, decay, part in _COLUMNS.values():
+    for optimizers, decay, part in (_COLUMNS[name] for name in names):
         found = {_cell(scheme, form, role, readout, optimizer, decay, part) for optimizer in optimizers}
         if len(found) != 1:  # a column stands for all of its optimizers
             raise ValueError(f"{scheme}, {form}, {role}, {part}: {optimizers} differ: {found}")
         cells.append(found.pop())
-    return f"| {name} | {' | '.join(cells)} |"
+    return f"| {title} | {' | '.join(cells)} |"
 
 
 def _cell(scheme: str, form: str, role: str, readout: str, optimizer: str, decay: str, part: str) -> str:
