@@ -1,5 +1,7 @@
 """Networks: shapes, paths and roles, symmetries of their functions, starts, and what they refuse."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -40,9 +42,10 @@ SHAPES = {
 TRAINING = problems.NetworkTraining(optimizer="adam", learning_rate=0.01, batch_size=4)
 
 
-def made(name, **kwargs):
+@functools.cache
+def made(name):
     model, inputs, facts = DECLARED[name]
-    return build_network(model, TRAINING, inputs, 11, key=KEY, **facts, **kwargs)
+    return build_network(model, TRAINING, inputs, 11, key=KEY, **facts)
 
 
 def example(name, dtype=jnp.float32):
@@ -144,11 +147,15 @@ def test_activations_and_their_derivatives_are_the_usual_ones(name):
 
 @pytest.mark.parametrize("name", DECLARED)
 def test_double_precision_in_its_scope(name):
+    model, inputs, facts = DECLARED[name]
+
+    def both(key, x):
+        network, _ = build_network(model, TRAINING, inputs, 11, key=key, dtype=jnp.float64, **facts)
+        return eqx.filter(network, eqx.is_inexact_array), network.observe(x)
+
     with jax.enable_x64(True):
-        network, _ = made(name, dtype=jnp.float64)
-        params = eqx.filter(network, eqx.is_inexact_array)
-        assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float64")}
-        assert jax.eval_shape(network, example(name, jnp.float64)).dtype == jnp.float64
+        shapes = jax.eval_shape(both, KEY, example(name, jnp.float64))
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float64")}
 
 
 def test_at_the_base_a_relative_network_is_the_standard_one_bit_for_bit():
@@ -231,11 +238,14 @@ def test_attention_at_the_start_is_of_the_size_that_the_theory_gives(width):
 
 
 def test_operations_of_a_step():
-    conv = ConvResNet(75, 3, width=8, depth=2, stride=2, key=KEY)  # 5 x 5 pixels, 3 x 3 after the stem
+    def shaped(kind, *args, **kwargs):
+        return eqx.filter_eval_shape(lambda: kind(*args, **kwargs, width=8, depth=2, key=jax.random.key(0)))
+
+    conv = shaped(ConvResNet, 75, 3, stride=2)  # 5 x 5 pixels, 3 x 3 after the stem
     assert flops_per_example(conv) == 6 * (9 * (27 * 8 + 2 * 72 * 8) + 8 * 3)
-    vit = ViT(48, 3, width=8, depth=2, heads=2, key=KEY)  # 4 patches of 12 numbers
+    vit = shaped(ViT, 48, 3, heads=2)  # 4 patches of 12 numbers
     assert flops_per_example(vit) == 6 * (4 * (12 * 8 + 2 * 12 * 64) + 8 * 3) + 12 * 2 * 4 * 4 * 8
-    tokens = Transformer(7, 7, width=8, depth=2, heads=2, context=5, tied=True, key=KEY)
+    tokens = shaped(Transformer, 7, 7, heads=2, context=5, tied=True)
     assert flops_per_example(tokens) == 6 * 5 * (2 * 12 * 64 + 7 * 8) + 12 * 2 * 25 * 8
 
 
