@@ -1,8 +1,8 @@
 """The exact symmetry (PA.2) on whole networks: factors moved from init to multiplier, rates to match, same function."""
 
 import dataclasses
+import functools
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,13 +37,10 @@ def trained(kind, p, theta, params, tuned, data, wrong):
         entry = p.shifted(path, theta[path])
         entries[path] = dataclasses.replace(rule, entry=dataclasses.replace(entry, lr=entry.lr * theta[path] ** wrong))
     q = dataclasses.replace(p, tensors=entries)
-    if kind == "resnet":
-        network = ResNet(6, 2, **SIZES[kind], parameterization=q, key=jax.random.key(0), dtype=jnp.float64)
-    else:
-        network = Transformer(
-            7, 7, heads=2, **SIZES[kind], parameterization=q, key=jax.random.key(0), dtype=jnp.float64
-        )
-    start, static = eqx.partition(network, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+    made = functools.partial(ResNet, 6, 2) if kind == "resnet" else functools.partial(Transformer, 7, 7, heads=2)
+    key = jax.random.key(0)
+    # every leaf of a network is trained, so that a network is its own pytree of parameters
+    start = jax.eval_shape(lambda: made(**SIZES[kind], parameterization=q, key=key, dtype=jnp.float64))
     leaves, structure = jax.tree_util.tree_flatten_with_path(start)
     paths = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
     start = jax.tree.unflatten(structure, [params[path] / theta[path] for path in paths])
@@ -51,7 +48,7 @@ def trained(kind, p, theta, params, tuned, data, wrong):
     xs, ys = data
 
     def outputs(weights):
-        return jax.vmap(eqx.combine(weights, static))(xs)
+        return jax.vmap(weights)(xs)
 
     @jax.jit
     def run(weights):
