@@ -245,7 +245,7 @@ def _training(optimizer: str, rates: Sequence[float] | float, steps: int) -> Net
         learning_rate=rates,  # type: ignore[arg-type]
         optimizer=optimizer,
         batch_size=64,
-        loss="cross-entropy",
+        loss="mse",
         schedule=Schedule("linear", steps=steps),
     )
 

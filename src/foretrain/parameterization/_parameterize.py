@@ -118,7 +118,7 @@ def parameterize(
     if clip_norm is not None:
         warnings.warn(
             "parameterize(clip_norm): clipping by the global norm couples all tensors: bookkeeping forms are no longer equivalent, "
-            "and under SGD rates depend on each other. Transfer is not guaranteed; clip each tensor, or check with `transfer`.",
+            "and under SGD rates depend on each other. Transfer is not guaranteed; set the threshold at the target anew, or check with `transfer`.",
             ForetrainWarning,
             stacklevel=2,
         )

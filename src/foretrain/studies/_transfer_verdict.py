@@ -224,7 +224,7 @@ def _wider(
     value = Scale(plan.swept).value(float(sweep.x[stable][at[1]]))
     worst, sure = float(rise[at]), float(z[at])
     monotone = bool(np.all((rise < 0.01) | ~(z > _SURE))) if seeds > 1 else bool(np.all(rise < 0.01))
-    text = f"training loss falls with {plan.axis} at every fixed {plan.swept}, up to noise"
+    text = f"training loss falls with {plan.axis} at every {plan.swept} on the safe side of all optima, up to noise"
     if not monotone:
         pair = f"{sweep.sizes[at[0]]:g} to {sweep.sizes[at[0] + 1]:g}"
         text = f"training loss rises by {100 * math.expm1(worst):.2g} % from {plan.axis} {pair} at {plan.swept} {value:.3g} (z = {sure:.1f})"
