@@ -31,6 +31,8 @@ WIDTHS = {"mlp": (64, 128, 256, 512, 1024), "resnet": (64, 128, 256, 512, 1024)}
 DEPTHS = (4, 8, 16, 32, 64)
 # Large, but such that standard parameterization survives its first step at the largest width.
 RATES = {("sp", "sgd"): 0.01, ("sp", "adam"): 1e-3, ("ntk", "sgd"): 0.5, ("ntk", "adam"): 0.5, "sgd": 0.5, "adam": 0.1}
+# Means over tokens make the gradients of attention networks small.
+TOKENS = {"vit": 4.0, "transformer": 10.0}
 SHOWN = (
     ("stream", "start"),
     ("stream", "change"),
@@ -46,9 +48,8 @@ def check(network: str, scheme: str, optimizer: str, axis: str, seeds: int) -> d
     model = NETWORKS[network].replace(parameterization=scheme)
     loss = "cross-entropy" if network == "transformer" else "mse"
     rate = RATES.get((scheme, optimizer), RATES[optimizer])
+    rate *= TOKENS.get(network, 1.0) if optimizer == "sgd" else 1.0
     values = DEPTHS if axis == "depth" else WIDTHS.get(network, (64, 128, 256, 512))
-    if axis == "depth" and network in ("vit", "transformer"):
-        values = DEPTHS[:4]
     steps = 1 if scheme in ("sp", "ntk") else 3
     start = time.perf_counter()
     found = coordinate_check(

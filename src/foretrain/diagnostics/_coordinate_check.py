@@ -205,7 +205,7 @@ def _result(
             if not np.any(measured):
                 continue  # nothing there: a branch without weights of its own inside, or a readout that starts at zero
             small = measure != "start" and bool(np.any(measured < NEGLIGIBLE * start))
-            quantity = Quantity(kind_of(name), measure, kind_of(name) == "stream" and place == 0 and first.shape[1] > 1)
+            quantity = Quantity(kind_of(name), measure, place == 0 and first.shape[1] > 1 and _begins(name, found))
             rows.append(_row(name, quantity, place, first.shape[1], axis, sizes, measured, small, kind, recipe, steps))
             negligible |= small and rows[-1].expected is not None
     if negligible:
@@ -216,6 +216,14 @@ def _result(
             stacklevel=4,
         )
     return CoordinateCheck(axis, sizes, kind, recipe, steps, seeds, tuple(rows))
+
+
+def _begins(name: str, found: Sequence[Sizes]) -> bool:
+    """Whether a feature is the stream or a branch, or the inside of branches whose first map is their last: the stream."""
+    own = [one.get((name, "own change")) for one in found]
+    return kind_of(name) in ("stream", "branch") or (
+        kind_of(name) == "inside" and all(sizes is not None and not np.any(sizes) for sizes in own)
+    )
 
 
 def _row(

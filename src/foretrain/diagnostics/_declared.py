@@ -21,7 +21,9 @@ from foretrain.training._network import build_network
 
 Batch = tuple[np.ndarray, np.ndarray]
 EXAMPLES = 16
-_IMAGE, _VECTOR, _OUTPUTS, _VOCABULARY, _CONTEXT = 64, 16, 4, 32, 8
+_ATTENTION_PARTS = ("attention_norm", "query", "key", "value", "out")
+_MLP_PARTS = ("mlp_norm", "up", "gate", "down")
+_IMAGE, _VECTOR, _OUTPUTS, _VOCABULARY, _CONTEXT = 64, 4, 4, 32, 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,11 +129,8 @@ def network_model(
         batch: Inputs and targets, one example a row.
     """
     params, static = eqx.partition(network, eqx.is_inexact_array)
-    shapes = {path: rule.tensor for path, rule in parameterization.tensors.items()}
-    stacked = [
-        0 not in (*tensor.fan_in, *tensor.fan_out)
-        for tensor in (shapes[path] for path in parameterization.like(params).tensors)
-    ]
+    tensors = {path: rule.tensor for path, rule in parameterization.like(params).tensors.items()}
+    stacked = {path: 0 not in (*tensor.fan_in, *tensor.fan_out) for path, tensor in tensors.items()}
 
     def loss(params: Any, batch: Any) -> Array:
         x, y = batch
@@ -155,15 +154,15 @@ def network_model(
             found["branch"] = Layered(seen["branch"])
         return found
 
-    def swap(start: Any, end: Any, layer: int) -> Any:
+    def swap(start: Any, end: Any, layer: int, feature: str) -> Any:
+        # A layer of a transformer has two branches; a network of another kind has one.
+        other = _MLP_PARTS if feature in ("logits", "attention branch") else _ATTENTION_PARTS
         leaves, structure = jax.tree.flatten(start)
-        return jax.tree.unflatten(
-            structure,
-            [
-                _one_layer(a, b, layer) if own else a
-                for a, b, own in zip(leaves, jax.tree.leaves(end), stacked, strict=True)
-            ],
-        )
+        moved = [stacked[path] and not any(f".{part}." in path for part in other) for path in stacked]
+        picked = [
+            _one_layer(a, b, layer) if own else a for a, b, own in zip(leaves, jax.tree.leaves(end), moved, strict=True)
+        ]
+        return jax.tree.unflatten(structure, picked)
 
     optimizer = make_optimizer(
         parameterization.like(params),

@@ -33,7 +33,7 @@ class Quantity:
     Args:
         kind: `"stream"`, `"inside"`, `"branch"`, `"logits"` or `"output"`.
         measure: `"start"`, `"change"` or `"own change"`.
-        first: Whether it is the stream before all hidden maps.
+        first: Whether it is the stream before all hidden maps, or the branch that reads it.
     """
 
     kind: str
@@ -79,8 +79,9 @@ def expected_exponent(quantity: Quantity, recipe: Recipe, axis: str, steps: int 
     if quantity.measure == "start":
         return 0.0, 0.0
     first, later, output = _WIDTH[family(recipe)]
-    value = output if quantity.kind == "output" else first if quantity.first else later
-    if recipe.scheme == "sp" and not quantity.first:
+    before_maps = quantity.first and quantity.kind != "branch"
+    value = output if quantity.kind == "output" else first if before_maps else later
+    if recipe.scheme == "sp" and not before_maps:
         # Reached from below as the width grows; a second step starts from features that have already grown.
         return value - 0.1, value if steps == 1 else math.inf
     return value, value
@@ -93,6 +94,9 @@ def _in_depth(quantity: Quantity, recipe: Recipe) -> Range | None:
         grows = quantity.kind == "stream" and not quantity.first
         return _ANY_GROWTH if grows else None
     if quantity.kind == "branch":
+        if quantity.first and quantity.measure == "change":
+            # What it reads moves only by the first map's training: its own weights, -1, still count at ordinary depths.
+            return -1.0, -alpha
         value = -1.0 if quantity.measure == "own change" else -alpha
     elif quantity.measure == "own change":
         value = _OWN_INSIDE[recipe.scheme]

@@ -69,14 +69,11 @@ def measure_sizes(model: CheckedModel, steps: int, deepens: bool) -> Sizes:
         found[name, "start"] = np.stack([_rms(a) for a in before[name]], axis=1)
         found[name, "change"] = np.stack([_rms(b - a) for a, b in zip(before[name], after[name], strict=True)], axis=1)
     if model.swap is not None:
-        own = [name for name, kind in kinds.items() if kind in _OWN]
-        shown = {name: shown_layers(counts[name], deepens) for name in own}
-        moved = {
-            layer: jax.device_get(reader(_swapped(model.swap, start, end, layer)))
-            for layer in sorted({layer for layers in shown.values() for layer in layers})
-        }
-        for name, layers in shown.items():
-            sizes = [_rms(moved[layer][name][i] - before[name][i]) for i, layer in enumerate(layers)]
+        for name in [name for name, kind in kinds.items() if kind in _OWN]:
+            sizes = []
+            for i, layer in enumerate(shown_layers(counts[name], deepens)):
+                moved = reader(_swapped(model.swap, start, end, layer, name))[name][i]
+                sizes.append(_rms(np.asarray(moved) - before[name][i]))
             found[name, "own change"] = np.stack(sizes, axis=1)
     return found
 
@@ -115,11 +112,11 @@ def optimizer_of(optimizer: Any, params: Any, learning_rate: float | None) -> An
     return make_optimizer(optimizer.like(params), learning_rate)
 
 
-def _swapped(swap: Swap, start: Any, end: Any, layer: int) -> Any:
+def _swapped(swap: Swap, start: Any, end: Any, layer: int, name: str) -> Any:
     """`swap` for every seed."""
     seeds = len(jax.tree.leaves(start)[0])
     one = [jax.tree.map(lambda leaf, s=seed: leaf[s], (start, end)) for seed in range(seeds)]
-    found = [swap(before, after, layer) for before, after in one]
+    found = [swap(before, after, layer, name) for before, after in one]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
 
 

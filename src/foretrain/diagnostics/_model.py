@@ -23,7 +23,7 @@ class Layered(NamedTuple):
 Feature = Array | Sequence[Array] | Layered
 Features = Callable[[Any, Any], Mapping[str, Feature]]
 Loss = Callable[[Any, Any], Array]
-Swap = Callable[[Any, Any, int], Any]
+Swap = Callable[[Any, Any, int, str], Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,8 +49,9 @@ class CheckedModel:
         features: Of parameters and batch: name to an array, or to a list with one array for each layer.
         optimizer: An Optax optimizer, or a `Parameterization` of these parameters, which makes one.
         batch: What `loss` and `features` get; the same for all sizes.
-        swap: Of (start, end, layer): the starting parameters with the weights of one layer's branch taken from the end.
-            With it, changes that are due to a branch's own weights are measured. `swap_by_path` makes one.
+        swap: Of (start, end, layer, feature name): the starting parameters with the weights of the branch that the feature belongs
+            to taken from the end, in one layer. With it, changes that are due to a branch's own weights are measured.
+            `swap_by_path` makes one.
     """
 
     params: Any
@@ -61,23 +62,23 @@ class CheckedModel:
     swap: Swap | None = None
 
 
-def swap_by_path(layer_of: Callable[[str], int | None]) -> Swap:
+def swap_by_path(belongs: Callable[[str, int, str], bool]) -> Swap:
     """A `swap` for parameters that have a path of their own in each layer.
 
     Args:
-        layer_of: Path of a parameter, its parts separated by dots, to the number of its branch's layer, or `None` where it
-            belongs to none.
+        belongs: Of (path of a parameter, its parts separated by dots; layer; feature name): whether the parameter belongs to
+            the branch in which that feature of that layer is.
 
     Example:
         >>> from foretrain.diagnostics import swap_by_path
-        >>> swap = swap_by_path(lambda path: int(path[5:]) if path.startswith("block") else None)
-        >>> swap({"block0": 1, "block1": 1}, {"block0": 2, "block1": 2}, 1)
+        >>> swap = swap_by_path(lambda path, layer, feature: path == f"block{layer}")
+        >>> swap({"block0": 1, "block1": 1}, {"block0": 2, "block1": 2}, 1, "inside")
         {'block0': 1, 'block1': 2}
     """
 
-    def swap(start: Any, end: Any, layer: int) -> Any:
+    def swap(start: Any, end: Any, layer: int, feature: str) -> Any:
         def pick(path: Any, before: Any, after: Any) -> Any:
-            return after if layer_of(jax.tree_util.keystr(path, simple=True, separator=".")) == layer else before
+            return after if belongs(jax.tree_util.keystr(path, simple=True, separator="."), layer, feature) else before
 
         return jax.tree.map_with_path(pick, start, end)
 

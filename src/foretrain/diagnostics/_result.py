@@ -159,7 +159,12 @@ class CoordinateCheck:
                 lines.append(
                     f"Unclear: {len(unclear)} of {len(self.judged)} quantities; more seeds or a larger learning rate would tell."
                 )
-        if self.growth != "depth":
+        if self.growth == "depth" and self.recipe.depth_exponent is None:
+            lines.append(
+                f"{self.recipe.scheme} has no rule for depth, so that deeper networks need other hyperparameters; mup-depth and "
+                "completep have one."
+            )
+        else:
             lines.append(
                 "Stream and outputs move by the same amount at every size."
                 if self.flat
