@@ -71,6 +71,7 @@ def _as_declared(recipe: Recipe, axis: str) -> Exponents:
     found = exponents_in_width(tensors_of(recipe), recipe)
     if axis == "head_dim" and recipe.feature_learning:
         found |= {q: (-0.5, 0.0) for q in found if q.kind == "logits"}
+        found[Quantity("logits", "start")] = (0.5 - recipe.attention_exponent,) * 2
     return found
 
 
@@ -87,7 +88,8 @@ def faults(recipe: Recipe, axis: str) -> Iterator[Fault]:
     if axis == "head_dim" and recipe.feature_learning and recipe.attention_exponent == 1:
         yield Fault(
             "attention logits are q k / sqrt(head size) while the rates of queries and keys are those of q k / head size: "
-            "divide logits by the head size (times the square root of the base's), or declare attention_exponent = 0.5",
+            "divide logits by the head size (times the square root of the base's), or declare attention_exponent = 0.5 (if queries and "
+            "keys start correlated on purpose, the size at the start is right and their change alone counts)",
             _wrong_attention(recipe),
         )
     yield from _faults_in_width(recipe)
@@ -258,7 +260,8 @@ def _wrong_attention(recipe: Recipe) -> Exponents:
     """Logits are larger by the square root of the head size, and so are, for SGD, the forces on queries and keys."""
     healthy = {q: (0.0, 0.0) for q in exponents_in_width(tensors_of(recipe), recipe) if q.kind != "logits"}
     healthy[Quantity("output", "start")] = (-0.5, -0.5)
-    growth = (0.4, 1.2) if recipe.optimizer in SGD_FAMILY else (0.3, 0.7)
+    # By how much more than the right ones, which are at -1/2 while the force on them is weak and at 0 afterwards.
+    growth = (0.5, 1.2) if recipe.optimizer in SGD_FAMILY else (0.0, 0.7)
     return {
         **healthy,
         Quantity("logits", "start"): (0.0, 0.0),
@@ -275,7 +278,7 @@ def _distance(measured: Mapping[Quantity, float], predicted: Exponents) -> float
             continue
         low, high = predicted[quantity]
         distance = max(low - slope, slope - high, 0.0)
-        judged = quantity.measure == "start" and quantity.kind not in ("output", "logits")
+        judged = quantity.measure == "start" and quantity.kind != "output"
         if judged and distance > _WRONG_START:
             return math.inf
         total += _WEIGHTS[quantity.measure] * min(1.0, distance) ** 2

@@ -110,7 +110,8 @@ def _in_head_size(quantity: Quantity, recipe: Recipe, steps: int) -> Range | Non
         return (0.0, 0.0) if quantity.measure == "start" else None
     alpha = recipe.attention_exponent
     if quantity.measure == "start":
-        # Random queries and keys; correlated ones, also right, start at order one.
-        return 0.5 - alpha, 0.0
-    # The force on logits starts at d^-1/2 and becomes of order one once values and outputs have moved.
-    return (-0.5, 0.0) if steps < SETTLED_STEPS else (-0.3, 0.0)
+        # Independent queries and keys; those that start at zero have no size here, correlated ones start at order one.
+        return 0.5 - alpha, 0.5 - alpha
+    # The force on logits starts at d^-1/2 and becomes of order one once values and outputs have moved: until then only
+    # growth is wrong.
+    return (-math.inf, 0.0) if steps < SETTLED_STEPS else (-0.5, 0.0)

@@ -17,7 +17,7 @@ from foretrain.parameterization import Recipe
 TOLERANCE = 0.1
 """Allowed distance of a slope from the expected one besides two standard errors: corrections of finite size."""
 CLEAR = 0.1
-"""Largest standard error with which a slope says anything."""
+"""Largest standard error with which a slope inside the tolerance counts as right."""
 NEGLIGIBLE = 1e-5
 """Relative change below which float32 shows rounding errors."""
 
@@ -248,11 +248,13 @@ def judge(slope: Slope, expected: Range | None, measured: Float[np.ndarray, "see
         return "zero"
     low, high = expected
     tolerance = TOLERANCE + 2 * slope.stderr
-    if small or slope.stderr > CLEAR:
+    if small:
         return "unclear"
     if slope.slope > high + tolerance:
         return "too large"
-    return "too small" if slope.slope < low - tolerance else "ok"
+    if slope.slope < low - tolerance:
+        return "too small"
+    return "unclear" if slope.stderr > CLEAR else "ok"
 
 
 def range_words(expected: Range | None) -> str:
@@ -266,6 +268,8 @@ def range_words(expected: Range | None) -> str:
     low, high = expected
     if low == high:
         return f"{low:g}"
+    if math.isinf(low):
+        return f"≤ {high:g}"
     return f"≥ {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
 
 
@@ -275,6 +279,6 @@ def _sentence(row: CoordinateRow, letter: str) -> str:
     if row.verdict == "zero":
         return f"{row.words()} is exactly zero at some of the sizes."
     return (
-        f"{row.words()} goes like {letter}^{row.slope:.2f} ± {row.stderr:.2f}, expected {letter}^({range_words(row.expected)}); "
+        f"{row.words()} goes like {letter}^{row.slope:.2f} ± {row.stderr:.2f}, expected exponent {range_words(row.expected)}; "
         f"the tolerance is {TOLERANCE} + 2 standard errors."
     )

@@ -142,8 +142,7 @@ def _draw_expected(axes: Any, x: np.ndarray, mean: np.ndarray, expected: Any) ->
     centre = math.exp(np.mean(np.log(x)))
     level = math.exp(np.mean(np.log(mean)))
     grid = np.array([x.min() / 1.1, centre, x.max() * 1.1])
-    if math.isinf(high):
-        high = low
+    low, high = (high if math.isinf(low) else low), (low if math.isinf(high) else high)
     if low == high:
         axes.plot(grid, level * (grid / centre) ** low, ls="--", lw=0.9, color="#8791a0", zorder=2)
     else:
