@@ -180,7 +180,7 @@ def _start(fast: bool) -> list[Claim]:
     return found
 
 
-def _stream_growth(scheme: str, depth: int, width: int, seeds: int) -> Sequence[float] | np.ndarray:
+def _stream_growth(scheme: str, depth: int, width: int, seeds: int) -> Float[np.ndarray, " seeds"]:
     """Mean square of the stream after the last branch over that before the first."""
     import jax
     import jax.numpy as jnp
@@ -236,13 +236,13 @@ def _task() -> Digits:
     return Digits(test_samples=297)
 
 
-def _rates(low: int, high: int, spacing: float = 1.0) -> list[float]:
-    return [float(2.0**k) for k in np.arange(low, high + spacing / 2, spacing)]
+def _rates(low: int, high: int, spacing: float = 1.0) -> tuple[float, ...]:
+    return tuple(float(2.0**k) for k in np.arange(low, high + spacing / 2, spacing))
 
 
-def _training(optimizer: str, rates: Sequence[float] | float, steps: int) -> NetworkTraining:
+def _training(optimizer: str, rates: tuple[float, ...] | float, steps: int) -> NetworkTraining:
     return NetworkTraining(
-        learning_rate=rates,  # type: ignore[arg-type]
+        learning_rate=rates,
         optimizer=optimizer,
         batch_size=64,
         loss="mse",
@@ -283,10 +283,10 @@ def _learning_rate_over_depth(fast: bool) -> list[Claim]:
     steps, seeds, width = (100, 3, 32) if fast else (300, 8, 64)
     found = []
     for norm in ("none", "layernorm"):
-        schemes = ["mup", "mup-depth", "completep"]
+        schemes = ("mup", "mup-depth", "completep")
         model = ResNet(
             width=width,
-            depth=[2, 6, 18] if fast else [2, 4, 8, 16, 32],
+            depth=(2, 6, 18) if fast else (2, 4, 8, 16, 32),
             parameterization=schemes,
             norm=norm,
             base_width=width,
@@ -305,8 +305,8 @@ def _learning_rate_over_depth(fast: bool) -> list[Claim]:
 def _learning_rate_over_width(fast: bool) -> list[Claim]:
     """Flat over width under muP and drifting under standard parameterization; and wider is better."""
     steps, seeds = (100, 3) if fast else (300, 8)
-    widths = [32, 128, 512] if fast else [64, 128, 256, 512, 1024]
-    model = MLP(width=widths, depth=3, parameterization=["mup", "sp"], base_width=widths[0])
+    widths = (32, 128, 512) if fast else (64, 128, 256, 512, 1024)
+    model = MLP(width=widths, depth=3, parameterization=("mup", "sp"), base_width=widths[0])
     swept = transfer(Problem(_task(), model, _training("adam", _rates(-12, -2), steps)), [steps], seeds=seeds)
     found = _drifts(swept, ("mup",), "width, Adam,", "drifts")
     losses, errors = (swept.curves.values(f"train_loss{end}")[0, ..., -1] for end in ("", "_stderr"))
@@ -331,11 +331,11 @@ def _learning_rate_over_width(fast: bool) -> list[Claim]:
 def _other_hyperparameters(fast: bool) -> list[Claim]:
     """Momentum, the strength of feature learning and schedules."""
     steps, seeds = (100, 3) if fast else (300, 8)
-    depths = [2, 6, 18] if fast else [2, 4, 8, 16, 32]
+    depths = (2, 6, 18) if fast else (2, 4, 8, 16, 32)
     base = {"width": 64, "depth": depths, "parameterization": "mup-depth"}
     rate = 0.25
     momentum = _training("momentum", rate, steps).replace(momentum=[0.0, 0.5, 0.75, 0.875, 0.9375, 0.96875])
-    richness = [float(g) for g in 2.0 ** np.arange(-3, 3)]
+    richness = tuple(float(g) for g in 2.0 ** np.arange(-3, 3))
     sweeps = {
         "momentum": Problem(_task(), ResNet(**base), momentum),
         "richness": Problem(_task(), ResNet(**base, richness=richness), _training("momentum", rate, steps)),
