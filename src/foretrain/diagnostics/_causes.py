@@ -71,7 +71,8 @@ def _as_declared(recipe: Recipe, axis: str) -> Exponents:
     found = exponents_in_width(tensors_of(recipe), recipe)
     if axis == "head_dim" and recipe.feature_learning:
         found |= {q: (-0.5, 0.0) for q in found if q.kind == "logits"}
-        found[Quantity("logits", "start")] = (0.5 - recipe.attention_exponent,) * 2
+        start = 0.5 - recipe.attention_exponent
+        found[Quantity("logits", "start")] = (start, start)
     return found
 
 
