@@ -17,7 +17,7 @@ from foretrain.parameterization import Recipe
 TOLERANCE = 0.1
 """Allowed distance of a slope from the expected one besides two standard errors: corrections of finite size."""
 CLEAR = 0.1
-"""Largest standard error with which a slope inside the tolerance counts as right."""
+"""Largest standard error with which a slope near an end of the allowed range counts as right."""
 NEGLIGIBLE = 1e-5
 """Relative change below which float32 shows rounding errors."""
 
@@ -254,7 +254,8 @@ def judge(slope: Slope, expected: Range | None, measured: Float[np.ndarray, "see
         return "too large"
     if slope.slope < low - tolerance:
         return "too small"
-    return "unclear" if slope.stderr > CLEAR else "ok"
+    well_inside = low + 2 * slope.stderr < slope.slope < high - 2 * slope.stderr
+    return "ok" if slope.stderr <= CLEAR or well_inside else "unclear"
 
 
 def range_words(expected: Range | None) -> str:
