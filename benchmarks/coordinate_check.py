@@ -34,7 +34,6 @@ RATES = {("sp", "sgd"): 0.01, ("sp", "adam"): 1e-3, ("ntk", "sgd"): 0.5, ("ntk",
 # Means over tokens make the gradients of attention networks small.
 TOKENS = {"vit": 4.0, "transformer": 10.0}
 SHOWN = (
-    ("stream", "start"),
     ("stream", "change"),
     ("branch", "change"),
     ("inside", "own change"),
@@ -87,7 +86,7 @@ def cell(line: dict[str, Any], kind: str, measure: str) -> str:
         return ""
     slope, stderr, expected = line["kinds"][f"{kind}/{measure}"]
     allowed = None if expected is None else (expected[0], float(np.inf) if expected[1] is None else expected[1])
-    return f"{slope:.2f} ± {stderr:.2f}" + ("" if allowed is None else f" ({range_words(allowed)})")
+    return f"{slope:+.2f} ± {stderr:.2f}" + ("" if allowed is None else f" ({range_words(allowed)})")
 
 
 def main() -> None:
@@ -120,13 +119,14 @@ def main() -> None:
                 with arguments.lines.open("a") as file:
                     file.write(text + "\n")
         lines.append(done[key])
-    heads = [f"{measure} of {kind}" for kind, measure in SHOWN]
-    print("| network | scheme | optimizer | sizes | " + " | ".join(heads) + " | judged ok |")
-    print("| --- " * (5 + len(SHOWN)) + "|")
-    for line in lines:
-        cells = [cell(line, *shown) for shown in SHOWN]
-        names = [line["network"], line["scheme"], line["optimizer"], f"{line['axis']} {line['sizes']}"]
-        print(f"| {' | '.join(names + cells)} | {line['judged'] - len(line['wrong'])} of {line['judged']} |")
+    for axis in arguments.axes:
+        heads = [f"{measure} of {kind}" for kind, measure in SHOWN]
+        print(f"\n| network | scheme | optimizer | {axis} | " + " | ".join(heads) + " | within |")
+        print("| --- " * (5 + len(SHOWN)) + "|")
+        for line in [line for line in lines if line["axis"] == axis]:
+            cells = [cell(line, *shown) for shown in SHOWN]
+            names = [line["network"], line["scheme"], line["optimizer"], line["sizes"]]
+            print(f"| {' | '.join(names + cells)} | {line['judged'] - len(line['wrong'])} of {line['judged']} |")
 
 
 if __name__ == "__main__":
