@@ -285,7 +285,7 @@ def test_init_of_something_else(run):
     code, _, err = run("init", "solv")
     assert (code, err) == (
         2,
-        "error: init: expected one of measure, solve, train, compare, got 'solv'; did you mean 'solve'?\n",
+        "error: init: expected one of measure, solve, train, compare, transfer, got 'solv'; did you mean 'solve'?\n",
     )
 
 
