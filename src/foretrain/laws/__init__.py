@@ -1,0 +1,13 @@
+"""Laws of real runs: read a table, fit a law with honest uncertainty, forecast, and plan."""
+
+from foretrain.laws._fit import Estimate as Estimate
+from foretrain.laws._fit import Fit as Fit
+from foretrain.laws._fit import Objective as Objective
+from foretrain.laws._fit import fit as fit
+from foretrain.laws._forms import CATALOGUE as CATALOGUE
+from foretrain.laws._forms import law_named as law_named
+from foretrain.laws._law import Law as Law
+from foretrain.laws._law import Parameter as Parameter
+from foretrain.laws._law import law_of as law_of
+from foretrain.laws._law import sum_of_powers as sum_of_powers
+from foretrain.laws._runs import Runs as Runs

@@ -1,0 +1,405 @@
+r"""Fit a law to a table of runs: the estimate, what it rests on, and how sure it is.
+
+The estimate minimizes $\sum_iH_\delta(\ln\hat L_i-\ln L_i)$ (SL.20) from many starts. Intervals come from fits to resampled *runs*: rows of
+one run are not independent, and resampling rows would make intervals too narrow.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from foretrain.errors import ComputationFailed, InvalidInput
+from foretrain.laws._forms import law_named
+from foretrain.laws._law import Columns, Law
+from foretrain.laws._runs import Runs
+from foretrain.laws._solver import Solved, huber, minimize
+
+STARTS, BOOTSTRAP, LEVEL = 64, 1000, 0.95
+
+_AGREE = 1e-6  # relative, of the objective
+_POLISH = 1000
+# Above this many rows starts are tried on a part of the table, and the bootstrap takes one Newton step from the optimum.
+_MANY_ROWS = 4000
+_TOGETHER = 25  # resamples whose counts are in memory at once
+_RESIDUALS_KEPT = 101
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    r"""What a fit minimizes.
+
+    Args:
+        loss: `"huber"`, $H_\delta$, or `"squares"`, $\frac12r^2$.
+        on: `"log"`, residuals of $\ln L$, or `"linear"`, of $L$.
+        delta: Huber's width, in units of the residual. $10^{-3}$ is nearly the absolute error.
+
+    Raises:
+        InvalidInput: Unknown words, or a width that is not positive.
+    """
+
+    loss: str = "huber"
+    on: str = "log"
+    delta: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name, valid in (("loss", ("huber", "squares")), ("on", ("log", "linear"))):
+            if getattr(self, name) not in valid:
+                raise InvalidInput(
+                    f"Objective({name}): expected {' or '.join(map(repr, valid))}, got {getattr(self, name)!r}."
+                )
+        if not self.delta > 0:
+            raise InvalidInput(f"Objective(delta): expected a number > 0, got {self.delta}.")
+
+    @property
+    def width(self) -> float:
+        """Huber's width; infinite for least squares."""
+        return self.delta if self.loss == "huber" else math.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number with an interval.
+
+    Args:
+        value: The estimate.
+        low: Lower end of the interval.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, float]:
+        """`{"value", "low", "high"}`."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+    def __str__(self) -> str:
+        return f"{self.value:.5g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fit:
+    """A law with estimated parameters: what `fit` returns.
+
+    Args:
+        law: The law.
+        theta: Coordinates of the estimate.
+        objective: The minimized sum, over all rows and without a factor.
+        samples: Coordinates of the bootstrap fits; none when the bootstrap was left out.
+        level: Probability that intervals are meant to cover.
+        residuals: Quantiles of the residuals of the log of the response, equally spaced.
+        rows: Number of rows.
+        groups: Number of groups (runs) that were resampled.
+        starts: Number of starts.
+        starts_agreeing: How many of them end within 1e-6 of the best objective.
+        condition_number: Of the weighted Jacobian with columns of length one: 1e8 and more means that rows do not tell the parameters apart.
+        gradient: Largest cosine between residuals and columns of the Jacobian at the estimate: zero at an optimum.
+        warnings: What to think of before using it.
+        settings: What was minimized and how.
+        data: Where rows came from, and their ranges.
+        validation: The largest budget left out, fitted without it and predicted; `None` where rows do not allow it.
+        forms: Other laws fitted to the same rows, by their coordinates; their spread enters intervals of predictions.
+    """
+
+    law: Law
+    theta: Float[np.ndarray, " parameters"]
+    objective: float
+    samples: Float[np.ndarray, "fits parameters"]
+    level: float
+    residuals: Float[np.ndarray, " quantiles"]
+    rows: int
+    groups: int
+    starts: int
+    starts_agreeing: int
+    condition_number: float
+    gradient: float
+    warnings: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    validation: Mapping[str, Any] | None = None
+    forms: tuple[tuple[Law, np.ndarray], ...] = ()
+
+    @property
+    def parameters(self) -> dict[str, Estimate]:
+        """Every parameter with its interval."""
+        values, samples = self.law.values(self.theta), self.law.values(self.samples)
+        return {name: self.interval(float(values[name]), samples[name]) for name in self.law.names}
+
+    @property
+    def derived(self) -> dict[str, Estimate]:
+        """What follows from the parameters alone, such as the exponent of the compute-optimal size."""
+        values, samples = self.law.values(self.theta), self.law.values(self.samples)
+        return {name: self.interval(float(f(values)), f(samples)) for name, f in self.law.derived.items()}
+
+    def interval(self, value: float, samples: np.ndarray) -> Estimate:
+        """The value of a quantity with the interval that its values at the bootstrap fits span.
+
+        Args:
+            value: At the estimate.
+            samples: At each of `self.samples`.
+        """
+        samples = np.asarray(samples, float)
+        samples = samples[np.isfinite(samples)]
+        if len(samples) == 0:
+            return Estimate(value, math.nan, math.nan)
+        low, high = np.quantile(samples, [0.5 - self.level / 2, 0.5 + self.level / 2])
+        return Estimate(value, float(low), float(high))
+
+    def predict(
+        self, at: Mapping[str, Any], *, level: float | None = None, noise: bool = True
+    ) -> dict[str, np.ndarray]:
+        r"""The response at given columns, with an interval.
+
+        The interval contains the sampling error (bootstrap), the spread over laws of other form, and with `noise` the scatter of single runs.
+
+        Args:
+            at: Numbers or arrays for every variable of the law.
+            level: Probability that the interval is meant to cover; the fit's by default.
+            noise: Of a new run; without it, of the law.
+
+        Returns:
+            `value`, `low` and `high`, of the shape of the input.
+        """
+        shape = np.broadcast_shapes(*(np.shape(at[v]) for v in self.law.variables if v in at))
+        x = self.law.columns(at)
+        centre = self.law.logs(self.theta[None], x, slopes=False)[0][0]
+        spread = self._spread(at, centre)
+        rng = np.random.default_rng(0)
+        draws = self.law.logs(self.samples, x, slopes=False)[0] if len(self.samples) else centre[None].repeat(1000, 0)
+        draws = draws + spread * rng.standard_normal((len(draws), 1))
+        if noise and len(self.residuals):
+            draws = draws + rng.choice(self.residuals, draws.shape)
+        level = self.level if level is None else level
+        low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+        # An interval that misses its own value has lost a skewed bootstrap; it is widened to it, never shifted.
+        low, high = np.minimum(low, centre), np.maximum(high, centre)
+        return {
+            "value": np.exp(centre).reshape(shape),
+            "low": np.exp(low).reshape(shape),
+            "high": np.exp(high).reshape(shape),
+        }
+
+    def _spread(self, at: Mapping[str, Any], centre: np.ndarray) -> np.ndarray:
+        others = [law.logs(theta[None], law.columns(at), slopes=False)[0][0] for law, theta in self.forms]
+        if not others:
+            return np.zeros_like(centre)
+        return np.sqrt(np.mean((np.array(others) - centre) ** 2, axis=0))
+
+
+def fit(
+    runs: Runs | Mapping[str, Any],
+    law: Law | str = "chinchilla",
+    *,
+    x: str | None = None,
+    group: str | None = None,
+    objective: Objective | None = None,
+    starts: int = STARTS,
+    bootstrap: int = BOOTSTRAP,
+    level: float = LEVEL,
+    validate: bool = True,
+    seed: int = 0,
+) -> Fit:
+    r"""The law that is nearest to the runs (SL.20).
+
+    Args:
+        runs: A table from `read_runs`, or columns by name.
+        law: A law, or its name.
+        x: The variable, for named laws of one variable.
+        group: Column whose equal values are one run, resampled together; `"run"` by default where there is such a column.
+        objective: What is minimized: Huber's loss with $\delta=10^{-3}$ on the log by default.
+        starts: Points of the law's grid of starts to begin from.
+        bootstrap: Fits to resampled runs; 0 leaves intervals out.
+        level: Probability that intervals are meant to cover.
+        validate: Leave the largest budget out, too, and say how well it is predicted.
+        seed: Of starts and resampling.
+
+    Raises:
+        InvalidInput: Columns are missing or cannot be used, or the rows cannot tell the law's parameters apart.
+        ComputationFailed: No start gives a finite loss.
+
+    Example:
+        >>> import numpy as np
+        >>> from foretrain.laws import fit
+        >>> params = np.repeat([1e7, 3e7, 1e8, 3e8, 1e9], 4)
+        >>> tokens = params * np.tile([5.0, 20.0, 80.0, 320.0], 5)
+        >>> loss = 1.8 + 400.0 / params**0.34 + 2000.0 / tokens**0.36
+        >>> found = fit({"params": params, "tokens": tokens, "loss": loss}, "chinchilla", bootstrap=0)
+        >>> round(found.parameters["alpha"].value, 6), round(found.parameters["E"].value, 6)
+        (0.34, 1.8)
+    """
+    law = law_named(law, x=x) if isinstance(law, str) else law
+    runs = runs if isinstance(runs, Runs) else Runs.from_columns(runs)
+    objective = objective or Objective()
+    data = _rows_of(runs, law, group)
+    problem = _Problem(law, data.x, data.y, objective)
+    rng = np.random.default_rng(seed)
+    solved, tried, agreeing = problem.solve(starts, rng)
+    theta = solved.theta[solved.best()]
+    return Fit(
+        law,
+        theta,
+        float(solved.objective[solved.best()]),
+        problem.bootstrap(theta, data.groups, bootstrap, rng),
+        level,
+        np.quantile(problem.log_residuals(theta), np.linspace(0.0, 1.0, _RESIDUALS_KEPT)),
+        len(data.y),
+        int(data.groups.max()) + 1,
+        tried,
+        agreeing,
+        problem.condition(theta),
+        float(solved.gradient[solved.best()]),
+        settings={**dataclasses.asdict(objective), "seed": seed, "bootstrap": bootstrap, "resampled": data.resampled},
+        data={
+            "source": runs.source,
+            "ranges": {v: (float(c.min()), float(c.max())) for v, c in zip(law.variables, data.x, strict=True)},
+        },
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Rows:
+    x: Columns
+    y: Float[np.ndarray, " rows"]
+    groups: Int[np.ndarray, " rows"]
+    resampled: str
+
+
+def _rows_of(runs: Runs, law: Law, group: str | None) -> _Rows:
+    table = runs.numbers(*law.variables, law.response)
+    name = group or ("run" if "run" in runs.columns else None)
+    groups = np.arange(len(table)) if name is None else np.unique(runs[name], return_inverse=True)[1]
+    return _Rows(np.ascontiguousarray(table[:, :-1].T), table[:, -1], groups, name or "rows")
+
+
+class _Problem:
+    """The minimization that belongs to a law, rows and an objective."""
+
+    def __init__(self, law: Law, x: Columns, y: np.ndarray, objective: Objective):
+        self.law, self.x, self.y, self.objective = law, x, y, objective
+        self.low, self.high = law.bounds
+        self.target = np.log(y) if objective.on == "log" else y
+
+    def residuals(self, theta: np.ndarray, *, slopes: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+        log, jacobian = self.law.logs(theta, self.x, slopes=slopes)
+        if self.objective.on == "log":
+            return log - self.target, jacobian
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss = np.exp(log)
+            return loss - self.target, None if jacobian is None else jacobian * loss[:, None]
+
+    def log_residuals(self, theta: np.ndarray) -> np.ndarray:
+        return np.log(self.y) - self.law.logs(theta[None], self.x, slopes=False)[0][0]
+
+    def minimize(self, starts: np.ndarray, **options: Any) -> Solved:
+        return minimize(
+            self.residuals,
+            starts,
+            rows=len(self.y),
+            delta=self.objective.width,
+            low=self.low,
+            high=self.high,
+            **options,
+        )
+
+    def solve(self, starts: int, rng: np.random.Generator) -> tuple[Solved, int, int]:
+        """The best start, polished, alone; how many starts were tried, and how many end where it does."""
+        begin = grid_of_starts(self.law, starts, rng)
+        part = self._part(rng)
+        found = part.minimize(begin)
+        best = found.objective[found.best()]
+        if not np.isfinite(best):
+            raise ComputationFailed(
+                f"fit: law {self.law.name!r} gives no finite {self.law.response} from any of {len(begin)} starts; "
+                "check the units of the columns, or give other starts."
+            )
+        agreeing = int(np.sum(found.objective <= best * (1 + _AGREE) + 1e-300))
+        order = np.argsort(found.objective)[:4]
+        return _only_best(self.minimize(found.theta[order], iterations=_POLISH, tolerance=1e-12)), len(begin), agreeing
+
+    def _part(self, rng: np.random.Generator) -> "_Problem":
+        if len(self.y) <= _MANY_ROWS:
+            return self
+        rows = rng.choice(len(self.y), _MANY_ROWS, replace=False)
+        return _Problem(self.law, np.ascontiguousarray(self.x[:, rows]), self.y[rows], self.objective)
+
+    def bootstrap(self, theta: np.ndarray, groups: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Coordinates of fits to runs drawn with replacement."""
+        size = int(groups.max()) + 1
+        if count == 0 or size < 2:
+            return np.zeros((0, len(theta)))
+        if len(self.y) > _MANY_ROWS:
+            return self._one_step(theta, groups, size, count, rng)
+        found = self.minimize(
+            np.repeat(theta[None], count, axis=0),
+            weights=_draws(rng, size, count)[:, groups],
+            iterations=400,
+            tolerance=1e-6,
+        )
+        return found.theta[np.isfinite(found.objective)]
+
+    def _one_step(
+        self, theta: np.ndarray, groups: np.ndarray, size: int, count: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """One Newton step from the estimate for each resample: as good where rows are many, and memory stays small."""
+        r, jacobian = self.residuals(theta[None])
+        slopes, width = jacobian[0], self.objective.width  # type: ignore[index]
+        weight = np.minimum(1.0, width / np.maximum(np.abs(r[0]), 1e-300))
+        inside = np.abs(r[0]) <= width
+        pull = np.zeros((size, len(theta)))
+        np.add.at(pull, groups, (slopes * (weight * r[0])).T)
+        curvature = np.zeros((size, len(theta) ** 2))
+        np.add.at(
+            curvature,
+            groups[inside],
+            np.einsum("pn,qn->npq", slopes[:, inside], slopes[:, inside]).reshape(-1, len(theta) ** 2),
+        )
+        parts = []
+        for first in range(0, count, _TOGETHER):
+            drawn = _draws(rng, size, min(_TOGETHER, count - first))
+            total = (drawn @ curvature).reshape(-1, len(theta), len(theta))
+            parts.append(theta - np.linalg.solve(total, (drawn @ pull)[:, :, None])[:, :, 0])
+        return np.clip(np.concatenate(parts), self.low, self.high)
+
+    def condition(self, theta: np.ndarray) -> float:
+        """Condition number of the Jacobian, rows weighted as at the optimum and columns scaled to length one."""
+        r, jacobian = self.residuals(theta[None])
+        weight = np.minimum(1.0, self.objective.width / np.maximum(np.abs(r[0]), 1e-300))
+        scaled = (jacobian[0] * np.sqrt(weight)).T  # type: ignore[index]
+        length = np.linalg.norm(scaled, axis=0)
+        if not np.all(length > 0):
+            return math.inf
+        values = np.linalg.svd(scaled / length, compute_uv=False)
+        return float(values[0] / values[-1]) if values[-1] > 0 else math.inf
+
+
+def _draws(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
+    return rng.multinomial(size, np.full(size, 1.0 / size), size=count).astype(float)
+
+
+def _only_best(solved: Solved) -> Solved:
+    i = solved.best()
+    return Solved(*(getattr(solved, f.name)[i : i + 1] for f in dataclasses.fields(Solved)))
+
+
+def grid_of_starts(law: Law, count: int, rng: np.random.Generator) -> Float[np.ndarray, "starts parameters"]:
+    """Points of the grid of all parameters' starts, drawn without replacement; all of them when there are fewer.
+
+    Args:
+        law: The law.
+        count: How many.
+        rng: What draws them.
+    """
+    axes: Sequence[np.ndarray] = [np.array([p.coordinate(s) for s in p.start]) for p in law.parameters]
+    size = math.prod(len(a) for a in axes)
+    chosen = np.arange(size) if size <= count else rng.choice(size, count, replace=False)
+    return np.stack([a[i] for a, i in zip(axes, np.unravel_index(chosen, [len(a) for a in axes]), strict=True)], axis=1)
+
+
+def total_huber(residuals: np.ndarray, objective: Objective) -> float:
+    """The sum that a fit minimizes, of given residuals."""
+    return float(np.sum(huber(residuals, objective.width)))

@@ -1,0 +1,333 @@
+"""The laws of loss that `fit` knows by name; `docs/theory/scaling-laws.md` has their formulas, sources and uses."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from foretrain.errors import InvalidInput, nearest
+from foretrain.laws._law import Law, Parameter, law_of, sum_of_powers
+
+# A floor, or the amplitude of a term, below this is none: bounds keep fits that want a zero from walking to minus infinity.
+_TINY = 1e-9
+_EXPONENTS = (0.1, 0.35, 0.7, 1.2)
+
+
+def amplitude(name: str, meaning: str = "", start: tuple[float, ...] = ()) -> Parameter:
+    """A positive factor of a power; starts over the range that published laws have."""
+    return Parameter(
+        name, start or tuple(math.exp(v) for v in (0.0, 5.0, 10.0, 15.0, 20.0)), True, _TINY, 1e30, meaning
+    )
+
+
+def exponent(name: str, meaning: str = "", start: tuple[float, ...] = _EXPONENTS) -> Parameter:
+    """A power of a size, from 0 to 10."""
+    return Parameter(name, start, False, 0.0, 10.0, meaning)
+
+
+def floor(name: str = "E", meaning: str = "loss of infinite size and data") -> Parameter:
+    """What is left at infinite size."""
+    return Parameter(name, tuple(math.exp(v) for v in (-1.0, -0.3, 0.3, 0.9)), True, _TINY, 1e30, meaning)
+
+
+def chinchilla() -> Law:
+    r"""$E+A/N^\alpha+B/D^\beta$ (SL.1), [arXiv 2203.15556](https://arxiv.org/abs/2203.15556)."""
+    return sum_of_powers(
+        "chinchilla",
+        "E + A / params^alpha + B / tokens^beta",
+        ("params", "tokens"),
+        (amplitude("A"), amplitude("B"), floor(), exponent("alpha"), exponent("beta")),
+        ({"A": 1.0, "alpha": {"params": -1.0}}, {"B": 1.0, "beta": {"tokens": -1.0}}, {"E": 1.0}),
+        source="arXiv 2203.15556",
+        derived={"params_exponent": lambda p: p["beta"] / (p["alpha"] + p["beta"])},
+    )
+
+
+def chinchilla_tied() -> Law:
+    r"""$E+A/N^\alpha+B/D^\alpha$ (SL.2): one exponent, for data that cannot tell two apart."""
+    return sum_of_powers(
+        "chinchilla-tied",
+        "E + A / params^alpha + B / tokens^alpha",
+        ("params", "tokens"),
+        (amplitude("A"), amplitude("B"), floor(), exponent("alpha")),
+        ({"A": 1.0, "alpha": {"params": -1.0}}, {"B": 1.0, "alpha": {"tokens": -1.0}}, {"E": 1.0}),
+        source="arXiv 2305.16264",
+    )
+
+
+def gadre() -> Law:
+    r"""$E+(aM^\eta+bM^{-\eta})C^{-\eta}$, $M=D/N$, $C=6ND$ (SL.3), [arXiv 2403.08540](https://arxiv.org/abs/2403.08540).
+
+    The tied law in other letters, $\eta=\alpha/2$: $M^\eta C^{-\eta}=6^{-\eta}N^{-2\eta}$.
+    """
+    return sum_of_powers(
+        "gadre",
+        "E + (a M^eta + b M^-eta) C^-eta, M = tokens / params, C = 6 params tokens",
+        ("params", "tokens"),
+        (amplitude("a"), amplitude("b"), floor(), exponent("eta", start=(0.05, 0.15, 0.3, 0.6))),
+        (
+            {"a": 1.0, "eta": {"params": -2.0, "": -math.log(6.0)}},
+            {"b": 1.0, "eta": {"tokens": -2.0, "": -math.log(6.0)}},
+            {"E": 1.0},
+        ),
+        source="arXiv 2403.08540",
+    )
+
+
+def kaplan() -> Law:
+    r"""$E+[(N_c/N)^{\alpha_N/\alpha_D}+D_c/D]^{\alpha_D}$ (SL.4), [arXiv 2001.08361](https://arxiv.org/abs/2001.08361), with a floor.
+
+    Kaplan et al. have no floor; a fit without one is the fit whose floor ends at its smallest value.
+    """
+
+    def loss(params, tokens, N_c, D_c, alpha_N, alpha_D, E):
+        inside = np.exp(alpha_N / alpha_D * (np.log(N_c) - np.log(params))) + D_c / tokens
+        return E + np.exp(alpha_D * np.log(inside))
+
+    scales = tuple(10.0**v for v in (8, 11, 14))
+    steep = (0.08, 0.2, 0.5)
+    low = Parameter("alpha_D", steep, True, 1e-3, 10.0, "exponent of tokens")
+    return law_of(
+        "kaplan",
+        "E + ((N_c / params)^(alpha_N / alpha_D) + D_c / tokens)^alpha_D",
+        loss,
+        ("params", "tokens"),
+        (
+            amplitude("N_c", "parameters at which the first term is 1", scales),
+            amplitude("D_c", "tokens at which the second term is 1", scales),
+            Parameter("alpha_N", steep, True, 1e-3, 10.0, "exponent of parameters"),
+            low,
+            floor(),
+        ),
+        source="arXiv 2001.08361",
+    )
+
+
+def muennighoff() -> Law:
+    r"""Repeated data (SL.5), [arXiv 2305.16264](https://arxiv.org/abs/2305.16264): $E+A/N'^\alpha+B/D'^\alpha$ of effective sizes.
+
+    $D'=U\,[1+R^\star_D(1-e^{-R/R^\star_D})]$ with $U$ unique tokens (`tokens_per_epoch`) seen $1+R$ times, and $N'$ alike with the
+    parameters that are compute-optimal for $U$ in the place of $U$.
+    """
+
+    def effective(unique, total, rate):
+        repeats = total / unique - 1.0
+        repeats = np.where(np.real(repeats) > 0.0, repeats, 0.0)
+        return unique * (1.0 + rate * -np.expm1(-repeats / rate))
+
+    def loss(params, tokens, tokens_per_epoch, A, B, E, alpha, R_D, R_N):
+        unique = np.where(np.real(tokens_per_epoch) < np.real(tokens), tokens_per_epoch, tokens)
+        balance = np.exp(np.log(A / B) / alpha)  # N^alpha / A = D^alpha / B where both terms are best balanced
+        best = unique * balance
+        of_params = np.where(np.real(best) < np.real(params), best, params)
+        n, d = effective(of_params, params, R_N), effective(unique, tokens, R_D)
+        return E + A * np.exp(-alpha * np.log(n)) + B * np.exp(-alpha * np.log(d))
+
+    return law_of(
+        "muennighoff",
+        "E + A / N'^alpha + B / D'^alpha, D' = U (1 + R_D (1 - exp(-R / R_D))), U = tokens_per_epoch, R = tokens / U - 1; N' alike",
+        loss,
+        ("params", "tokens", "tokens_per_epoch"),
+        (
+            amplitude("A"),
+            amplitude("B"),
+            floor(),
+            Parameter("alpha", (0.2, 0.35, 0.6), True, 1e-3, 10.0),
+            Parameter("R_D", (4.0, 15.0, 60.0), True, 1e-3, 1e6, "repetitions after which data is worn out"),
+            Parameter("R_N", (4.0, 15.0, 60.0), True, 1e-3, 1e6, "the same of excess parameters"),
+        ),
+        source="arXiv 2305.16264",
+    )
+
+
+def gemstones() -> Law:
+    r"""$E+A/w^{\alpha}+B/d^{\beta}+C/N^{\gamma}+F/D^{\zeta}$ (SL.6), [arXiv 2502.06857](https://arxiv.org/abs/2502.06857): width and depth."""
+    return sum_of_powers(
+        "gemstones",
+        "E + A / width^alpha + B / depth^beta + C / params^gamma + F / tokens^zeta",
+        ("width", "depth", "params", "tokens"),
+        (
+            amplitude("A"),
+            amplitude("B"),
+            amplitude("C"),
+            amplitude("F"),
+            floor(),
+            exponent("alpha"),
+            exponent("beta"),
+            exponent("gamma"),
+            exponent("zeta"),
+        ),
+        (
+            {"A": 1.0, "alpha": {"width": -1.0}},
+            {"B": 1.0, "beta": {"depth": -1.0}},
+            {"C": 1.0, "gamma": {"params": -1.0}},
+            {"F": 1.0, "zeta": {"tokens": -1.0}},
+            {"E": 1.0},
+        ),
+        source="arXiv 2502.06857",
+    )
+
+
+def power(x: str) -> Law:
+    r"""$E+Ax^{-\alpha}$ (SL.7)."""
+    return sum_of_powers(
+        "power",
+        f"E + A / {x}^alpha",
+        (x,),
+        (amplitude("A"), floor(), exponent("alpha")),
+        ({"A": 1.0, "alpha": {x: -1.0}}, {"E": 1.0}),
+    )
+
+
+def shifted(x: str) -> Law:
+    r"""$E+A(x+s)^{-\alpha}$ (SL.8), [arXiv 2106.04560](https://arxiv.org/abs/2106.04560): flat before $s$."""
+
+    def loss(A, E, alpha, s, **at):
+        return E + A * np.exp(-alpha * np.log(at[x] + s))
+
+    shift = Parameter(
+        "s", tuple(10.0**v for v in (0, 3, 6, 9)), True, _TINY, 1e30, f"{x} before which nothing is learned"
+    )
+    return law_of(
+        "shifted",
+        f"E + A / ({x} + s)^alpha",
+        loss,
+        (x,),
+        (amplitude("A"), floor(), exponent("alpha"), shift),
+        source="arXiv 2106.04560",
+    )
+
+
+def broken(x: str) -> Law:
+    r"""$E+Ax^{-c_0}\bigl(1+(x/d)^{1/f}\bigr)^{-c_1f}$ (SL.9), [arXiv 2210.14891](https://arxiv.org/abs/2210.14891): one break."""
+
+    def loss(A, E, c_0, c_1, d, f, **at):
+        lnx = np.log(at[x])
+        steep = (lnx - np.log(d)) / f
+        up = np.where(np.real(steep) > 0.0, steep, 0.0)
+        soft = up + np.log(np.exp(-up) + np.exp(steep - up))
+        return E + A * np.exp(-c_0 * lnx - c_1 * f * soft)
+
+    return law_of(
+        "broken",
+        f"E + A {x}^-c_0 (1 + ({x} / d)^(1 / f))^(-c_1 f)",
+        loss,
+        (x,),
+        (
+            amplitude("A"),
+            floor(),
+            exponent("c_0"),
+            Parameter("c_1", (-0.2, 0.3), False, -10.0, 10.0, "exponent gained at the break"),
+            Parameter("d", tuple(10.0**v for v in (3, 6, 9)), True, _TINY, 1e30, "where it breaks"),
+            Parameter("f", (0.3, 1.0), True, 0.02, 20.0, "how soft the break is"),
+        ),
+        source="arXiv 2210.14891",
+    )
+
+
+def m4(x: str) -> Law:
+    r"""$(L-E)/(I-L)^{a}=Ax^{-\alpha}$ (SL.10), [arXiv 2209.06640](https://arxiv.org/abs/2209.06640): leaves the loss of chance $I$ slowly.
+
+    The loss is defined implicitly; the equation is monotone in it and solved by safeguarded Newton steps.
+    """
+
+    def logs(theta: np.ndarray, columns: np.ndarray, *, slopes: bool = True):
+        lnA, lnE, alpha, ln_span, a = (theta[:, i, None] for i in range(5))  # in the order of `parameters` below
+        span = np.exp(ln_span)
+        right = lnA - alpha * np.log(columns[0])[None]
+        # L = E + span sigmoid(u): ln(L - E) - a ln(I - L) = (1 - a) ln span + u - (1 - a) softplus(u), increasing in u.
+        target = right - (1.0 - a) * ln_span
+        u = np.where(target > 0, target / np.maximum(a, 1e-3), target)
+        low, high = np.full(u.shape, -800.0), np.full(u.shape, 800.0)
+        for _ in range(80):
+            soft = np.logaddexp(0.0, u)
+            value = u - (1.0 - a) * soft - target
+            low, high = np.where(value < 0, u, low), np.where(value < 0, high, u)
+            chance = np.exp(u - soft)
+            step = u - value / (1.0 - (1.0 - a) * chance)
+            new = np.where((step > low) & (step < high), step, 0.5 * (low + high))
+            if np.all(np.abs(new - u) <= 1e-15 * np.maximum(1.0, np.abs(u))):
+                u = new
+                break
+            u = new
+        soft = np.logaddexp(0.0, u)
+        chance = np.exp(u - soft)
+        excess = span * chance
+        loss = np.exp(lnE) + excess
+        log = np.log(loss)
+        if not slopes:
+            return log, None
+        du = 1.0 / (1.0 - (1.0 - a) * chance)
+        along = excess * np.exp(-soft) * du / loss  # d ln L / du, times du / d(target)
+        lnx = np.log(columns[0])[None]
+        jacobian = np.stack(
+            [
+                along,
+                np.exp(lnE) / loss,
+                -along * lnx,
+                excess / loss - along * (1.0 - a),
+                along * (ln_span - soft),
+            ],
+            axis=1,
+        )
+        return log, jacobian
+
+    parameters = (
+        amplitude("A"),
+        floor(),
+        exponent("alpha"),
+        Parameter("span", (1.0, 5.0, 20.0), True, 1e-3, 1e6, "loss of chance above the floor, I - E"),
+        Parameter("a", (0.3, 1.0, 2.0), False, 1e-3, 20.0, "how slowly chance is left"),
+    )
+    return Law("m4", f"(L - E) / (E + span - L)^a = A / {x}^alpha", (x,), parameters, logs, source="arXiv 2209.06640")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A law by name: how it is made, and whether it takes any one variable."""
+
+    make: Callable[..., Law]
+    one_variable: bool = False
+    summary: str = ""
+
+
+CATALOGUE: dict[str, Entry] = {
+    "chinchilla": Entry(chinchilla, False, "parameters and tokens, an exponent each"),
+    "chinchilla-tied": Entry(chinchilla_tied, False, "parameters and tokens, one exponent"),
+    "kaplan": Entry(kaplan, False, "parameters and tokens, joint form, with a floor"),
+    "gadre": Entry(gadre, False, "over-training: tokens per parameter and compute"),
+    "muennighoff": Entry(muennighoff, False, "repeated data"),
+    "gemstones": Entry(gemstones, False, "width and depth besides parameters and tokens"),
+    "power": Entry(power, True, "one variable, a power and a floor"),
+    "shifted": Entry(shifted, True, "one variable, flat at its start"),
+    "m4": Entry(m4, True, "one variable, leaving chance slowly"),
+    "broken": Entry(broken, True, "one variable, two powers"),
+}
+
+
+def law_named(name: str, *, x: str | None = None) -> Law:
+    """The law of that name.
+
+    Args:
+        name: One of `foretrain laws`.
+        x: The variable, for laws of one variable.
+
+    Raises:
+        InvalidInput: No such law, or `x` is missing or not wanted.
+
+    Example:
+        >>> from foretrain.laws import law_named
+        >>> law_named("power", x="tokens").formula
+        'E + A / tokens^alpha'
+    """
+    if name not in CATALOGUE:
+        raise InvalidInput(f"law: expected one of {', '.join(CATALOGUE)}; got {name!r}{nearest(name, CATALOGUE)}.")
+    entry = CATALOGUE[name]
+    if entry.one_variable:
+        if x is None:
+            raise InvalidInput(f"law {name!r}: has one variable; name its column (x, or --x on the command line).")
+        return entry.make(x)
+    if x is not None:
+        raise InvalidInput(f"law {name!r}: needs {', '.join(entry.make().variables)}; leave x out.")
+    return entry.make()
