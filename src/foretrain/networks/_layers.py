@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from foretrain._random import draw_normal
 from foretrain.errors import InvalidInput, nearest
 from foretrain.parameterization import Parameterization, Tensor
 
@@ -124,11 +127,13 @@ def draw(
     parameterization.check({path: tensor.shape for path, tensor in tensors.items()})
     found = {}
     for number, (path, tensor) in enumerate(tensors.items()):
-        if not tensor.fan_in:
-            found[path] = jnp.full(tensor.shape, 1.0 if path.endswith("gain") else 0.0, dtype)
+        own = jax.random.fold_in(key, number)
+        if tensor.fan_in:
+            found[path] = draw_normal(own, tensor.shape, dtype, parameterization.absolute_std(path))
         else:
-            noise = jax.random.normal(jax.random.fold_in(key, number), tensor.shape, dtype)
-            found[path] = noise * jnp.asarray(parameterization.absolute_std(path), dtype)
+            # Where nothing is traced, an operation is compiled for every shape.
+            full = jnp.full if isinstance(own, Tracer) else np.full
+            found[path] = jnp.asarray(full(tensor.shape, 1.0 if path.endswith("gain") else 0.0, dtype))
     return found
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from foretrain._random import draw_normal
 from foretrain.parameterization._parameterization import Parameterization
 
 
@@ -43,8 +44,8 @@ def initialize(params: Any, parameterization: Parameterization, key: PRNGKeyArra
     for number, (path, leaf) in enumerate(zip(paths, leaves, strict=True)):
         rule = parameterization.tensors[path]
         if rule.tensor.fan_in:
-            noise = jax.random.normal(jax.random.fold_in(key, number), leaf.shape, leaf.dtype)
-            made.append(noise * jnp.asarray(parameterization.absolute_std(path), leaf.dtype))
+            std = parameterization.absolute_std(path)
+            made.append(draw_normal(jax.random.fold_in(key, number), leaf.shape, leaf.dtype, std))
         else:
             made.append(leaf if rule.entry.init_std == 1 else leaf * jnp.asarray(rule.entry.init_std, leaf.dtype))
     return jax.tree.unflatten(structure, made)
