@@ -1,5 +1,8 @@
 """Laws of real runs: read a table, fit a law with honest uncertainty, forecast, and plan."""
 
+from foretrain.laws._checks import design_refusals as design_refusals
+from foretrain.laws._checks import design_warnings as design_warnings
+from foretrain.laws._checks import distinct_rows as distinct_rows
 from foretrain.laws._fit import Estimate as Estimate
 from foretrain.laws._fit import Fit as Fit
 from foretrain.laws._fit import Objective as Objective
@@ -10,4 +13,5 @@ from foretrain.laws._law import Law as Law
 from foretrain.laws._law import Parameter as Parameter
 from foretrain.laws._law import law_of as law_of
 from foretrain.laws._law import sum_of_powers as sum_of_powers
+from foretrain.laws._read import read_runs as read_runs
 from foretrain.laws._runs import Runs as Runs

@@ -101,10 +101,12 @@ class Runs:
         Raises:
             InvalidInput: No loss among the variables, or no point that is usable.
         """
-        from foretrain.laws._read_stored import columns_of_curves
+        from foretrain.laws._read_stored import table_of_curves
+        from foretrain.laws._tidy import tidy
 
-        columns, notes, rows = columns_of_curves(curves)
-        return cls(columns, source, tuple(notes), rows)
+        table = table_of_curves(curves)
+        tidied = tidy(table)
+        return cls(tidied.columns, source, tuple(tidied.notes), table.rows, tidied.renamed)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -346,11 +348,11 @@ class Runs:
         values = self[name]
         if values.dtype.kind != "f":
             found = sorted({str(v) for v in values if v != ""})
-            words = _listed([_short(v) for v in found]) or "no values"
+            words = _listed([_short(v) for v in found], _LISTED) or "no values"
             gone = int(np.sum(values == ""))
         else:
             found = np.unique(values[~np.isnan(values)])
-            words = _listed([f"{v:.10g}" for v in found]) if len(found) <= _LISTED else ""
+            words = _listed([f"{v:.10g}" for v in found], _LISTED) if len(found) <= _LISTED else ""
             words = words or (f"{found[0]:.6g} to {found[-1]:.6g} ({len(found)} values)" if len(found) else "no values")
             gone = int(np.isnan(values).sum())
         return words + (f", {gone} missing" if gone else "")
@@ -400,6 +402,6 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-def _listed(words: Sequence[str]) -> str:
-    more = len(words) - 2 * _LISTED
-    return ", ".join(words[: 2 * _LISTED]) + (f" and {more} more" if more > 0 else "")
+def _listed(words: Sequence[str], most: int = 2 * _LISTED) -> str:
+    more = len(words) - most
+    return ", ".join(words[:most]) + (f" and {more} more" if more > 0 else "")
