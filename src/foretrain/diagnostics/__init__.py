@@ -9,5 +9,7 @@ from foretrain.diagnostics._model import CheckedModel as CheckedModel
 from foretrain.diagnostics._model import swap_by_path as swap_by_path
 from foretrain.diagnostics._result import CoordinateCheck as CoordinateCheck
 from foretrain.diagnostics._result import CoordinateRow as CoordinateRow
+from foretrain.diagnostics._slopes import LimitSlope as LimitSlope
 from foretrain.diagnostics._slopes import Slope as Slope
+from foretrain.diagnostics._slopes import limit_slope as limit_slope
 from foretrain.diagnostics._slopes import log_slope as log_slope

@@ -15,7 +15,7 @@ from foretrain.diagnostics._expected import Quantity, expected_exponent
 from foretrain.diagnostics._measure import Sizes, measure_sizes, optimizer_of
 from foretrain.diagnostics._model import CheckedModel, kind_of
 from foretrain.diagnostics._result import NEGLIGIBLE, CoordinateCheck, CoordinateRow, judge
-from foretrain.diagnostics._slopes import log_slope
+from foretrain.diagnostics._slopes import limit_slope, log_slope
 from foretrain.errors import ForetrainWarning, InvalidInput, nearest
 from foretrain.parameterization import Parameterization, Recipe
 from foretrain.problems import AbstractNetwork as NetworkModel
@@ -41,7 +41,9 @@ def coordinate_check(
     At every size and for every seed a network takes `steps` steps on one batch. For the stream, the inside of branches, what
     branches add, attention logits and outputs the root mean square over all entries is taken at the start and of the change,
     and for branches also of the change when only that layer's weights move. The least-squares slope of its logarithm is held
-    against the exponents (PA.5) and (PA.6) of the declared scheme.
+    against the exponents (PA.5) and (PA.6) of the declared scheme. Where it is outside, a correction of finite size is told from
+    a wrong exponent by measurement: the exponent of the larger half of the sizes, and the one beside a fitted correction 1 / size,
+    see `limit_slope`, must both be as declared.
 
     Learning rate: large, near the largest that is stable; at a small one every model looks lazy and nonlinear terms are not
     seen. The exponents of `sp` are those of the first step: use `steps=1`. Logits start with a weak force when heads
@@ -239,7 +241,12 @@ def _row(
     recipe: Recipe,
     steps: int,
 ) -> CoordinateRow:
-    slope = log_slope(np.asarray(sizes, dtype=np.float64), measured)
+    values = np.asarray(sizes, dtype=np.float64)
+    slope = log_slope(values, measured)
+    upper = len(sizes) // 2  # the larger half, with the middle
+    largest = limit = None
+    if len(sizes) >= 4:
+        largest, limit = log_slope(values[upper:], measured[:, upper:]), limit_slope(values, measured)
     expected = None if kind == "none" else expected_exponent(quantity, recipe, kind, steps)
     if places == 1:
         layer = ""
@@ -247,6 +254,6 @@ def _row(
         layer = f"{100 * place / (places - 1):g}%"
     else:
         layer = str(place)
-    verdict = judge(slope, expected, measured, small)
+    verdict = judge(slope, expected, measured, small, largest, limit)
     measured.flags.writeable = False
-    return CoordinateRow(name, quantity, layer, slope.slope, slope.stderr, expected, verdict, measured)
+    return CoordinateRow(name, quantity, layer, slope.slope, slope.stderr, expected, verdict, measured, largest, limit)

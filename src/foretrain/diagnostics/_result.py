@@ -11,17 +11,20 @@ from jaxtyping import Float
 from foretrain.curves import json_ready
 from foretrain.diagnostics._causes import likely_cause
 from foretrain.diagnostics._expected import Quantity, Range
-from foretrain.diagnostics._slopes import Slope
+from foretrain.diagnostics._slopes import LimitSlope, Slope
 from foretrain.parameterization import Recipe
 
 TOLERANCE = 0.1
 """Allowed distance of a slope from the expected one besides two standard errors: corrections of finite size."""
 CLEAR = 0.1
 """Largest standard error with which a slope near an end of the allowed range counts as right."""
+REAL = 3.0
+"""Standard errors by which a correction of finite size is above nothing, for it to explain a slope."""
 NEGLIGIBLE = 1e-5
 """Relative change below which float32 shows rounding errors."""
 
 _LETTER = {"width": "N", "heads": "H", "head_dim": "d_h", "depth": "L"}
+_RIGHT = ("ok", "approaches")
 _WORDS = {"start": "size at the start", "change": "change", "own change": "change by own weights"}
 
 
@@ -36,9 +39,12 @@ class CoordinateRow:
         slope: Exponent in the axis.
         stderr: Its standard error.
         expected: Least and greatest exponent that the scheme allows, or `None` where it promises nothing.
-        verdict: `"ok"`, `"too large"`, `"too small"`, `"unclear"` (more seeds are needed, or a larger learning rate),
-            `"diverged"`, `"zero"` (at some sizes only), or `"not judged"`.
+        verdict: `"ok"`, `"approaches"` (as declared in large sizes, with a correction of finite size), `"too large"`,
+            `"too small"`, `"unclear"` (more seeds are needed, or a larger learning rate), `"diverged"`, `"zero"` (at some sizes
+            only), or `"not judged"`.
         sizes: Root mean squares.
+        largest: Exponent of the larger half of the sizes; `None` for fewer than four.
+        limit: Exponent beside a correction 1 / size; `None` for fewer than four.
     """
 
     feature: str
@@ -49,6 +55,8 @@ class CoordinateRow:
     expected: Range | None
     verdict: str
     sizes: Float[np.ndarray, "seeds sizes"]
+    largest: Slope | None = None
+    limit: LimitSlope | None = None
 
     @property
     def flat(self) -> bool:
@@ -57,13 +65,17 @@ class CoordinateRow:
 
     @property
     def excess(self) -> float:
-        """How far the slope is from what is allowed, in tolerances; 0 where nothing is promised."""
+        """How far the slope (the one in the limit, if it is approached) is from what is allowed, in tolerances.
+
+        0 where nothing is promised.
+        """
         if self.expected is None:
             return 0.0
+        if self.verdict == "approaches" and self.limit is not None:
+            return _outside(self.limit.slope, self.expected) / TOLERANCE
         if not math.isfinite(self.slope):
             return math.inf
-        low, high = self.expected
-        return max(low - self.slope, self.slope - high, 0.0) / (TOLERANCE + 2 * self.stderr)
+        return _outside(self.slope, self.expected) / (TOLERANCE + 2 * self.stderr)
 
     def words(self) -> str:
         """What it is, for tables: `change of stream, layer 2`."""
@@ -101,7 +113,7 @@ class CoordinateCheck:
     @property
     def passed(self) -> bool:
         """Whether everything scales as the declared scheme promises; unclear rows do not pass, nor does a check of nothing."""
-        return bool(self.judged) and all(row.verdict == "ok" for row in self.judged)
+        return bool(self.judged) and all(row.verdict in _RIGHT for row in self.judged)
 
     @property
     def flat(self) -> bool:
@@ -159,6 +171,7 @@ class CoordinateCheck:
                 lines.append(
                     f"Unclear: {len(unclear)} of {len(self.judged)} quantities; more seeds or a larger learning rate would tell."
                 )
+        lines += [_approach(row, letter) for row in self.judged if row.verdict == "approaches"]
         if self.growth == "depth" and self.recipe.depth_exponent is None:
             lines.append(
                 f"{self.recipe.scheme} has no rule for depth, so that deeper networks need other hyperparameters; mup-depth and "
@@ -173,15 +186,19 @@ class CoordinateCheck:
         return "\n".join(lines)
 
     def table(self) -> str:
-        """All rows as a table in Markdown."""
+        """All rows as a table in Markdown.
+
+        *Largest sizes*: slope of the larger half of them; *limit*: slope beside a correction 1 / size.
+        """
         lines = [
-            f"| quantity | layer | slope in {self.axis} | ± | expected | verdict |",
-            "| --- | --- | ---: | ---: | --- | --- |",
+            f"| quantity | layer | slope in {self.axis} | ± | largest sizes | limit | expected | verdict |",
+            "| --- | --- | ---: | ---: | ---: | ---: | --- | --- |",
         ]
         for row in self.rows:
             what = f"{row.feature}, {_WORDS[row.quantity.measure]}"
             lines.append(
-                f"| {what} | {row.layer} | {row.slope:.2f} | {row.stderr:.2f} | {range_words(row.expected)} | {row.verdict} |"
+                f"| {what} | {row.layer} | {row.slope:.2f} | {row.stderr:.2f} | {_number(row.largest)} | {_number(row.limit)} | "
+                f"{range_words(row.expected)} | {row.verdict} |"
             )
         return "\n".join(lines)
 
@@ -204,6 +221,8 @@ class CoordinateCheck:
                         "layer": row.layer,
                         "slope": row.slope,
                         "stderr": row.stderr,
+                        "largest": row.largest and dataclasses.asdict(row.largest),
+                        "limit": row.limit and dataclasses.asdict(row.limit),
                         "expected": row.expected,
                         "verdict": row.verdict,
                         "sizes": row.sizes,
@@ -231,7 +250,14 @@ class CoordinateCheck:
         return plot_coordinates(self.to_json(), path)
 
 
-def judge(slope: Slope, expected: Range | None, measured: Float[np.ndarray, "seeds sizes"], small: bool) -> str:
+def judge(
+    slope: Slope,
+    expected: Range | None,
+    measured: Float[np.ndarray, "seeds sizes"],
+    small: bool,
+    largest: Slope | None = None,
+    limit: LimitSlope | None = None,
+) -> str:
     """The verdict on one slope.
 
     Args:
@@ -239,6 +265,8 @@ def judge(slope: Slope, expected: Range | None, measured: Float[np.ndarray, "see
         expected: Allowed.
         measured: The sizes.
         small: Whether changes are as small as rounding errors.
+        largest: Of the larger half of the sizes.
+        limit: Beside a correction 1 / size.
     """
     if not np.all(np.isfinite(measured)):
         return "diverged"
@@ -250,12 +278,36 @@ def judge(slope: Slope, expected: Range | None, measured: Float[np.ndarray, "see
     tolerance = TOLERANCE + 2 * slope.stderr
     if small:
         return "unclear"
-    if slope.slope > high + tolerance:
-        return "too large"
-    if slope.slope < low - tolerance:
-        return "too small"
+    if _outside(slope.slope, expected) > tolerance:
+        if largest is not None and limit is not None and approaches(largest, limit, expected):
+            return "approaches"
+        return "too large" if slope.slope > high else "too small"
     well_inside = low + 2 * slope.stderr < slope.slope < high - 2 * slope.stderr
     return "ok" if slope.stderr <= CLEAR or well_inside else "unclear"
+
+
+def approaches(largest: Slope, limit: LimitSlope, expected: Range) -> bool:
+    """Whether a slope outside the allowed range is a correction of finite size: measured in two ways, and nothing for errors.
+
+    The larger half of the sizes must have an allowed exponent, and so must the whole beside a correction 1 / size that is clearly
+    there; both within the tolerance alone, without standard errors. A wrong exponent has neither.
+
+    Args:
+        largest: Of the larger half of the sizes.
+        limit: Beside a correction 1 / size.
+        expected: Allowed.
+    """
+    within = all(one.stderr <= CLEAR and _outside(one.slope, expected) <= TOLERANCE for one in (largest, limit))
+    return within and abs(limit.correction) > REAL * limit.correction_stderr
+
+
+def _outside(slope: float, expected: Range) -> float:
+    """How far a slope is from an allowed range."""
+    return max(expected[0] - slope, slope - expected[1], 0.0)
+
+
+def _number(slope: Slope | None) -> str:
+    return "" if slope is None else f"{slope.slope:.2f} ± {slope.stderr:.2f}"
 
 
 def range_words(expected: Range | None) -> str:
@@ -282,4 +334,11 @@ def _sentence(row: CoordinateRow, letter: str) -> str:
     return (
         f"{row.words()} goes like {letter}^{row.slope:.2f} ± {row.stderr:.2f}, expected exponent {range_words(row.expected)}; "
         f"the tolerance is {TOLERANCE} + 2 standard errors."
+    )
+
+
+def _approach(row: CoordinateRow, letter: str) -> str:
+    return (
+        f"Approached only: {row.words()} goes like {letter}^{row.slope:.2f} ± {row.stderr:.2f} over all sizes, {_number(row.largest)} "
+        f"over the largest, {_number(row.limit)} beside a correction 1 / {letter}; expected exponent {range_words(row.expected)}."
     )

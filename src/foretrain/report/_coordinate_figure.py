@@ -14,7 +14,16 @@ from foretrain.report._palette import INK, ordered
 _MEASURES = ("start", "change", "own change")
 _TITLES = {"start": "{}, at the start", "change": "change of {}", "own change": "own change of {}"}
 _KINDS = ("stream", "inside", "logits", "branch", "output")
-_SIGNS = {"ok": "✓", "too large": "✗", "too small": "✗", "diverged": "✗", "zero": "?", "unclear": "?", "not judged": ""}
+_SIGNS = {
+    "ok": "✓",
+    "approaches": "✓",
+    "too large": "✗",
+    "too small": "✗",
+    "diverged": "✗",
+    "zero": "?",
+    "unclear": "?",
+    "not judged": "",
+}
 _COLUMNS = 4
 
 
