@@ -162,6 +162,7 @@ def _line(x: Float[np.ndarray, " rows"], y: Float[np.ndarray, " rows"]) -> tuple
     return slope, float(np.std(y - y.mean() - slope * centred))
 
 
+@np.errstate(all="ignore")  # of numbers whose ratios overflow nothing is concluded
 def unit_findings(
     numbers: Mapping[str, Float[np.ndarray, " rows"]], rows: np.ndarray, stated: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:

@@ -119,9 +119,11 @@ def _split(file: TextIO, path: Path) -> tuple[list[str], Iterator[tuple[int, lis
     if separator is None:
         reader: Iterator[list[str]] = (text.split() for text in _chained(line, second, file))
     else:
-        reader = csv.reader(_chained(line, second, file), delimiter=separator, skipinitialspace=True)
+        reader = csv.reader(_chained(line, second, file), delimiter=separator, skipinitialspace=True, strict=True)
     rows = _numbered(reader, start, path)
-    _, header = next(rows)
+    header = next(rows, (0, []))[1]
+    if not header:
+        raise InvalidInput(f"read_runs: {path.name} has no header: its first line holds separators only.")
     notes = []
     if all(_is_number(cell) for cell in header):
         words = comment.lstrip("# \t").strip()

@@ -108,6 +108,10 @@ class Runs:
         tidied = tidy(table)
         return cls(tidied.columns, source, tuple(tidied.notes), table.rows, tidied.renamed)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = (dict(self.columns), self.source, self.notes, self.rows, dict(self.renamed), self.stated)
+        return type(self), fields
+
     def __len__(self) -> int:
         return len(self._rows)
 
