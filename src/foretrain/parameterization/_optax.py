@@ -1,5 +1,6 @@
 """Optax: the optimizer with every tensor's own rate, epsilon and decay."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -7,8 +8,9 @@ import jax
 import optax
 from jaxtyping import Array, Float
 
-from foretrain.errors import InvalidInput
+from foretrain.errors import ForetrainWarning, InvalidInput
 from foretrain.parameterization._parameterization import Parameterization
+from foretrain.parameterization._words import CLIPPING
 
 Rate = float | Float[Array, ""]
 Schedule = Callable[[Any], Any]
@@ -89,10 +91,13 @@ def make_optimizer(
         eps: Adam's epsilon.
         weight_decay: In the gradient for SGD; decoupled, in the parameterization's form, for AdamW and Lion; none for Adam.
         schedule: Step to a factor on the learning rate, for example `lambda step: 1.0`.
-        clip_norm: Clip the whole gradient to this norm first. Breaks the equivalence of forms.
+        clip_norm: Clip the whole gradient to this norm first. No rule of the table covers that; it warns.
 
     Raises:
         InvalidInput: The parameterization carries no pytree structure, or a weight decay for Adam.
+
+    Warns:
+        ForetrainWarning: Global clipping, which breaks the equivalence of forms.
 
     Example:
         >>> import equinox as eqx, jax
@@ -108,6 +113,8 @@ def make_optimizer(
         raise InvalidInput(
             "make_optimizer(weight_decay): Adam's decay inside the gradient has no rule that transfers; parameterize for 'adamw'."
         )
+    if clip_norm is not None:
+        warnings.warn(f"make_optimizer(clip_norm): {CLIPPING}", ForetrainWarning, stacklevel=2)
     rate = optax.identity() if schedule is None else optax.scale_by_schedule(schedule)
     step = optax.scale_by_learning_rate(learning_rate)
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)

@@ -31,6 +31,7 @@ from foretrain.parameterization._tensors import (
     describe,
     path_kind,
 )
+from foretrain.parameterization._words import CLIPPING
 
 
 def parameterize(
@@ -116,12 +117,7 @@ def parameterize(
     elif form == "canonical":
         _check_sizes(tensors, recipe, after)
     if clip_norm is not None:
-        warnings.warn(
-            "parameterize(clip_norm): clipping by the global norm couples all tensors: bookkeeping forms are no longer equivalent, "
-            "and under SGD rates depend on each other. Transfer is not guaranteed; set the threshold at the target anew, or check with `transfer`.",
-            ForetrainWarning,
-            stacklevel=2,
-        )
+        warnings.warn(f"parameterize(clip_norm): {CLIPPING}", ForetrainWarning, stacklevel=2)
     made = from_tensors(
         tensors,
         recipe,

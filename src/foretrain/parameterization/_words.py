@@ -11,6 +11,11 @@ from foretrain.parameterization._tensors import EMBEDDING, FUSED, TIED, path_kin
 if TYPE_CHECKING:
     from foretrain.parameterization._parameterization import Parameterization
 
+CLIPPING = (
+    "clipping by the global norm couples all tensors: bookkeeping forms are no longer equivalent, and under SGD rates depend on "
+    "each other. Transfer is not guaranteed; set the threshold at the target anew, or check with `transfer`."
+)
+"""What those who clip are told."""
 COLUMNS = ("multiplier", "init_std", "lr", "eps", "weight_decay")
 _LETTERS = {
     "branch_scale": "β₀",
