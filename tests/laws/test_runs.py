@@ -306,6 +306,18 @@ class TestUnits:
         }
         assert unit_findings(columns, self.rows) == ([], [])
 
+    def test_absurd_numbers_are_no_crash(self) -> None:
+        """Ratios beyond the largest number, and below the smallest one."""
+        extremes = np.array([5e-324, 1e-300, 1.0, 1e300, 1.7e308])
+        rng = np.random.default_rng(0)
+        for _ in range(200):
+            columns = {name: rng.choice(extremes, size=6) for name in ("params", "tokens", "flops", "loss")}
+            unit_findings(columns, self.rows[:6])
+            values = np.column_stack([columns["params"], columns["tokens"]])
+            design_refusals(values, ("params", "tokens"), 5)
+            design_warnings(values, ("params", "tokens"))
+            assert Runs(columns).describe()
+
 
 class TestDesigns:
     def _design(self, **changes: float) -> np.ndarray:

@@ -37,6 +37,7 @@ def distinct_rows(values: Float[np.ndarray, "rows variables"]) -> int:
     return len(np.unique(np.asarray(values, dtype=np.float64), axis=0)) if len(values) else 0
 
 
+@np.errstate(all="ignore")
 def design_refusals(
     values: Float[np.ndarray, "rows variables"], names: Sequence[str], parameters: int, law: str = "this law"
 ) -> list[str]:
@@ -78,6 +79,7 @@ def design_refusals(
     return found
 
 
+@np.errstate(all="ignore")
 def design_warnings(
     values: Float[np.ndarray, "rows variables"], names: Sequence[str], law: str = "this law"
 ) -> list[str]:
@@ -123,7 +125,7 @@ def _collinear(
             slope, spread = _line(logs[:, i], logs[:, j])
             if slope <= 0 or not low <= spread < high:
                 continue
-            ratio = math.exp(float(np.mean(logs[:, j] - logs[:, i])))
+            ratio = float(np.exp(np.mean(logs[:, j] - logs[:, i])))
             proportional = np.ptp(logs[:, j] - logs[:, i]) < max(4 * high, 0.05)
             about = "" if low == 0.0 else f" to {100 * spread:.2g} %"
             how = (
@@ -220,7 +222,7 @@ def _against_flops(
             f"column {culprit!r}: {told_rows(rows, odd)} {'is' if odd.sum() == 1 else 'are'} in another unit than the others: "
             f"6 × params × tokens / flops differs by 1e{power} there. Write the whole column in one unit (a plain count)."
         ], []
-    factor = 10.0**middle
+    factor = float(np.power(10.0, middle))
     if 1 / _OFF <= factor <= _OFF:
         wrong = known & (np.abs(offset) > math.log10(_OFF))
         if wrong.any():
@@ -301,10 +303,12 @@ def _unlikely(name: str, values: np.ndarray, numbers: Mapping[str, np.ndarray]) 
     lost = lost or (name == "tokens" and known.max() < 1e6 and ratio < 1e-3)
     if not (below or lost):
         return ""
-    if known.max() < 1000 and (known.min() < 1 or (ratio > 1e7 if name == "params" else ratio < 1e-5)):
-        unit, factor = "billions", "1e9"
+    if 0 < ratio < math.inf:  # the unit that comes nearest to twenty tokens per parameter
+        sign = -1 if name.startswith("params") else 1
+        power = min((3, 6, 9), key=lambda p: abs(math.log10(ratio) + sign * p - math.log10(20)))
     else:
-        unit, factor = "millions", "1e6"
+        power = 9 if known.max() < 1000 else 6
+    unit, factor = _FACTORS[power], f"1e{power}"
     why = "values below 1" if below else f"{ratio:.3g} tokens per parameter"
     return (
         f"column {name!r} holds {known.min():.4g} to {known.max():.4g} ({why}): is it in {unit}? Fits would be right in these units, plans "

@@ -97,7 +97,7 @@ def read_delimited(path: Path) -> Table:
 
 def _flush(chunk: list[list[str]], parts: list[list[np.ndarray]]) -> None:
     for part, cells in zip(parts, zip(*chunk, strict=True), strict=True) if chunk else ():
-        part.append(as_column(list(cells)))
+        part.append(as_column(cells, text=True))
     chunk.clear()
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -164,16 +164,21 @@ MAX_TEXT = 200
 """Characters of a cell that are kept; what is longer is no name and no setting."""
 
 
-def as_column(cells: list[Any]) -> np.ndarray:
-    """Cells (text, numbers, None) as float64 when all are numbers or missing, else as strings."""
+def as_column(cells: Sequence[Any], text: bool = False) -> np.ndarray:
+    """Cells (text, numbers, None) as float64 when all are numbers or missing, else as strings; `text` says that all are text."""
+    if text:
+        try:
+            return np.fromiter(map(float, cells), dtype=np.float64, count=len(cells))
+        except ValueError:
+            pass  # missing values, or words
     try:
         return np.array([_number(cell) for cell in cells], dtype=np.float64)
     except (ValueError, TypeError):
         texts = np.empty(len(cells), dtype=object)
         shared: dict[str, str] = {}  # names of groups repeat; one string for all their rows
         for i, cell in enumerate(cells):
-            text = _text(cell)
-            texts[i] = shared.setdefault(text, text)
+            words = _text(cell)
+            texts[i] = shared.setdefault(words, words)
         return texts
 
 
