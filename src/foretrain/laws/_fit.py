@@ -6,6 +6,7 @@ one run are not independent, and resampling rows would make intervals too narrow
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from foretrain.errors import ComputationFailed, InvalidInput
+from foretrain.laws._checks import design_refusals, design_warnings
 from foretrain.laws._forms import law_named
 from foretrain.laws._law import Columns, Law
 from foretrain.laws._runs import Runs
@@ -21,9 +23,11 @@ from foretrain.laws._solver import Solved, huber, minimize
 STARTS, BOOTSTRAP, LEVEL = 64, 1000, 0.95
 
 _AGREE = 1e-6  # relative, of the objective
-_POLISH = 1000
+_TRIES, _POLISH = 200, 1000
+_ROUGH = 1e-3  # tolerance of the gradient before the last stage
 # Above this many rows starts are tried on a part of the table, and the bootstrap takes one Newton step from the optimum.
 _MANY_ROWS = 4000
+_SINGULAR = 1e6  # condition number of the scaled Jacobian; 300 to 500 in published tables
 _TOGETHER = 25  # resamples whose counts are in memory at once
 _RESIDUALS_KEPT = 101
 
@@ -184,6 +188,40 @@ class Fit:
             "high": np.exp(high).reshape(shape),
         }
 
+    def to_json(self) -> dict[str, Any]:
+        """What `foretrain fit --json` prints, as plain JSON types."""
+        from foretrain.laws._saved import fit_to_json
+
+        return fit_to_json(self)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fit as strict JSON, whole or not at all; `load` gives it back to the last bit.
+
+        Args:
+            path: The file.
+
+        Raises:
+            InvalidInput: The file cannot be written.
+        """
+        from foretrain.laws._saved import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, law: Law | None = None) -> "Fit":
+        """The fit that a file holds.
+
+        Args:
+            path: A file from `save`, or from `foretrain fit -o`.
+            law: The law, when it is one of your own; laws of `foretrain laws` are found by name.
+
+        Raises:
+            InvalidInput: Not such a file, one of another version, or one of a law that is not known.
+        """
+        from foretrain.laws._saved import load
+
+        return load(path, law=law)
+
     def _spread(self, at: Mapping[str, Any], centre: np.ndarray) -> np.ndarray:
         others = [law.logs(theta[None], law.columns(at), slopes=False)[0][0] for law, theta in self.forms]
         if not others:
@@ -236,10 +274,15 @@ def fit(
     runs = runs if isinstance(runs, Runs) else Runs.from_columns(runs)
     objective = objective or Objective()
     data = _rows_of(runs, law, group)
+    if refusals := design_refusals(data.x.T, law.variables, len(law.parameters), law.name):
+        raise InvalidInput("fit: " + " ".join(refusals))
     problem = _Problem(law, data.x, data.y, objective)
     rng = np.random.default_rng(seed)
     solved, tried, agreeing = problem.solve(starts, rng)
     theta = solved.theta[solved.best()]
+    condition = problem.condition(theta)
+    warnings = [*runs.warnings(), *design_warnings(data.x.T, law.variables, law.name)]
+    warnings += _doubts(law, theta, tried, agreeing, condition)
     return Fit(
         law,
         theta,
@@ -251,14 +294,36 @@ def fit(
         int(data.groups.max()) + 1,
         tried,
         agreeing,
-        problem.condition(theta),
+        condition,
         float(solved.gradient[solved.best()]),
+        tuple(warnings),
         settings={**dataclasses.asdict(objective), "seed": seed, "bootstrap": bootstrap, "resampled": data.resampled},
         data={
             "source": runs.source,
             "ranges": {v: (float(c.min()), float(c.max())) for v, c in zip(law.variables, data.x, strict=True)},
         },
     )
+
+
+def _doubts(law: Law, theta: np.ndarray, tried: int, agreeing: int, condition: float) -> list[str]:
+    found = []
+    if 2 * agreeing < tried:
+        found.append(
+            f"{law.name}: only {agreeing} of {tried} starts end at the best optimum; it may not be the best there is. Try more starts."
+        )
+    low, high = law.bounds
+    for parameter, t, bottom, top in zip(law.parameters, theta, low, high, strict=True):
+        if t <= bottom or t >= top:
+            end, value = ("smallest", bottom) if t <= bottom else ("largest", top)
+            found.append(
+                f"{law.name}: {parameter.name} ends at its {end} value, {parameter.value(value):.3g}: these rows do not show it. "
+                "Take a law without it, or add runs."
+            )
+    if condition > _SINGULAR:
+        found.append(
+            f"{law.name}: condition number {condition:.1e}: the rows hardly tell the parameters apart, and their values mean little one by one."
+        )
+    return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -295,12 +360,12 @@ class _Problem:
     def log_residuals(self, theta: np.ndarray) -> np.ndarray:
         return np.log(self.y) - self.law.logs(theta[None], self.x, slopes=False)[0][0]
 
-    def minimize(self, starts: np.ndarray, **options: Any) -> Solved:
+    def minimize(self, starts: np.ndarray, *, delta: float | None = None, **options: Any) -> Solved:
         return minimize(
             self.residuals,
             starts,
             rows=len(self.y),
-            delta=self.objective.width,
+            delta=self.objective.width if delta is None else delta,
             low=self.low,
             high=self.high,
             **options,
@@ -309,17 +374,21 @@ class _Problem:
     def solve(self, starts: int, rng: np.random.Generator) -> tuple[Solved, int, int]:
         """The best start, polished, alone; how many starts were tried, and how many end where it does."""
         begin = grid_of_starts(self.law, starts, rng)
-        part = self._part(rng)
-        found = part.minimize(begin)
+        count, part, width = len(begin), self._part(rng), self.objective.width
+        if self.objective.loss == "huber":
+            # Least squares first and a wider Huber function next: with a narrow one from the beginning, many starts hang at kinks.
+            begin = part.minimize(begin, delta=math.inf, iterations=_TRIES, tolerance=_ROUGH).theta
+            begin = part.minimize(begin, delta=10 * width, iterations=_TRIES, tolerance=_ROUGH).theta
+        found = part.minimize(begin, iterations=_TRIES)
         best = found.objective[found.best()]
         if not np.isfinite(best):
             raise ComputationFailed(
-                f"fit: law {self.law.name!r} gives no finite {self.law.response} from any of {len(begin)} starts; "
+                f"fit: law {self.law.name!r} gives no finite {self.law.response} from any of {count} starts; "
                 "check the units of the columns, or give other starts."
             )
         agreeing = int(np.sum(found.objective <= best * (1 + _AGREE) + 1e-300))
         order = np.argsort(found.objective)[:4]
-        return _only_best(self.minimize(found.theta[order], iterations=_POLISH, tolerance=1e-12)), len(begin), agreeing
+        return _only_best(self.minimize(found.theta[order], iterations=_POLISH, tolerance=1e-12)), count, agreeing
 
     def _part(self, rng: np.random.Generator) -> "_Problem":
         if len(self.y) <= _MANY_ROWS:
