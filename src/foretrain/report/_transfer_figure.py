@@ -103,35 +103,49 @@ def plot_transfer(curves: LearningCurves, path: str | os.PathLike | None = None,
         if numeric:
             lower = figure.add_subplot(cells[2 * block + 1, column])
             _optima(lower, analysis, variant, tints, reach, mode)
-            if number == 0:
-                for text, tint, height in (("– edge of stability", _BAD, 0.97), ("× diverged", _QUIET, None)):
-                    at = (0.98, height) if height else (0.02, 0.03)
-                    (lower if height else upper).text(
-                        *at,
-                        text,
-                        fontsize=6.5,
-                        color=tint[mode],
-                        ha="right" if height else "left",
-                        va="top" if height else "bottom",
-                        transform=(lower if height else upper).transAxes,
-                    )
             if column == 0:
                 lower.set_ylabel(f"best {words(analysis['swept'])}", fontsize=8, color=INK[mode])
-    handles = [figure.axes[0].plot([], [], "-", color=t, lw=2)[0] for t in tints]
-    legend = figure.legend(
-        handles,
-        [show(s) for s in sizes],
-        title=words(analysis["axis"]),
-        loc="outside right upper",
-        fontsize=7.5,
-        title_fontsize=8,
-        frameon=False,
-    )
-    for text in [*legend.get_texts(), legend.get_title()]:
-        text.set_color(INK[mode])
+    _legends(figure, [show(s) for s in sizes], words(analysis["axis"]), tints, _marks(shown, finals[0], numeric), mode)
     if len(variants) > len(shown):
         figure.supxlabel(f"the first {len(shown)} of {len(variants)} variants", fontsize=7, color=_QUIET[mode])
     return save(figure, target)
+
+
+def _marks(
+    variants: list[Mapping[str, Any]], means: Float[np.ndarray, "*variants sizes swept"], numeric: bool
+) -> list[str]:
+    """Which marks the figure has beside curves and diamonds."""
+    edges = [plain(edge["value"]) for variant in variants for edge in variant["edge"]]
+    found = {
+        "diverged": not np.all(np.isfinite(means)),
+        "edge of\nstability": numeric and bool(np.any(np.isfinite(edges))),
+    }
+    return [name for name, there in found.items() if there]
+
+
+def _legends(figure: Any, sizes: list[str], title: str, tints: list[str], marks: list[str], mode: str) -> None:
+    """Sizes beside the curves above, marks beside the optima below."""
+    from matplotlib.lines import Line2D
+
+    lines = [Line2D([], [], color=tint, lw=2) for tint in tints]
+    drawn = {
+        "diverged": Line2D([], [], marker="x", ls="", ms=4, mew=1.1, color=_QUIET[mode]),
+        "edge of\nstability": Line2D([], [], marker="_", ls="", ms=11, mew=1.3, color=_BAD[mode]),
+    }
+    common: dict[str, Any] = {"fontsize": 7.5, "frameon": False, "labelcolor": INK[mode]}
+    upper = figure.legend(lines, sizes, title=title, title_fontsize=8, loc="outside right upper", **common)
+    upper.get_title().set_color(INK[mode])
+    if marks:
+        figure.legend([drawn[name] for name in marks], marks, loc="outside right lower", **common)
+
+
+def exponent_words(drift: Mapping[str, Any]) -> str:
+    """An exponent with its standard error: `−0.601 ± 0.128`.
+
+    Args:
+        drift: One drift of the analysis.
+    """
+    return f"{drift['exponent']:+.3f} ± {drift['stderr']:.3f}".replace("-", "−")
 
 
 def _style(axes: Any, mode: str) -> None:
@@ -293,8 +307,7 @@ def _optima(
             axes.plot([size, size], [low, high], "-", lw=1.4, color=tint, zorder=4)
         axes.plot(size, value, "D", ms=4.6, mfc=tint if located else _PAPER[mode], mec=INK[mode], mew=0.8, zorder=5)
     if drift is not None:
-        text = f"{drift['exponent']:+.3f} ± {drift['stderr']:.3f}".replace("-", "−")
-        axes.set_title(f"drift exponent {text}", fontsize=7.5, loc="left", color=_ACCENT[mode])
+        axes.set_title(f"drift exponent {exponent_words(drift)}", fontsize=7.5, loc="left", color=_ACCENT[mode])
     axes.set_xticks(sizes, [show(s) for s in sizes])
     axes.set_xticks([], minor=True)
     axes.set_xlabel(words(analysis["axis"]), fontsize=8, color=INK[mode])

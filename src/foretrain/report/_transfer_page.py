@@ -15,10 +15,10 @@ import numpy as np
 from foretrain.curves import LearningCurves
 from foretrain.errors import InvalidInput
 from foretrain.report._extras import require
-from foretrain.report._grid import show, words
+from foretrain.report._grid import percent, show, words
 from foretrain.report._html import Tables, _columns, _picture, _resource, environment_versions, write_page
 from foretrain.report._payload import data_uri
-from foretrain.report._transfer_figure import plain, plot_transfer, transfer_analysis
+from foretrain.report._transfer_figure import exponent_words, plain, plot_transfer, transfer_analysis
 
 
 def write_transfer_report(
@@ -133,8 +133,7 @@ def found_sentences(analysis: Mapping[str, Any], variant: Mapping[str, Any]) -> 
     for key, text in (("drift_without_smallest", "without the smallest size"), ("edge_drift", "edge of stability")):
         drift = variant[key]
         if drift is not None:
-            number = f"{drift['exponent']:+.3f} ± {drift['stderr']:.3f}".replace("-", "−")
-            said.append(f"{text}: exponent {number} over {drift['sizes']} sizes")
+            said.append(f"{text}: exponent {exponent_words(drift)} over {drift['sizes']} sizes")
     cost = variant["cost"]
     if cost is not None:
         value, low, high = (plain(cost[name]) for name in ("value", "low", "high"))
@@ -151,7 +150,7 @@ def found_sentences(analysis: Mapping[str, Any], variant: Mapping[str, Any]) -> 
 def _share(value: float) -> str:
     if np.isinf(value):
         return "divergence"
-    return "unknown" if np.isnan(value) else f"{100 * value:.2g} %".replace("-", "−")
+    return "unknown" if np.isnan(value) else percent(value)
 
 
 def _name(variant: Mapping[str, Any]) -> str:
