@@ -173,6 +173,11 @@ class TestPlaces:
         assert runs.last()["loss"].tolist() == [2.0, 1.5]
         assert np.isnan(runs["lr"]).tolist() == [True, True, False, True]
 
+    def test_a_folder_of_tables_that_name_their_runs(self, tmp_path: Path) -> None:
+        _file(tmp_path, "run_name,loss\nx,3.0\ny,2.0\n", "a.csv")
+        _file(tmp_path, "loss\n1.0\n", "b.csv")
+        assert read_runs(tmp_path)["run"].tolist() == ["x", "y", "b"]
+
 
 class TestNames:
     @pytest.mark.parametrize(
@@ -207,6 +212,10 @@ class TestNames:
 
     def test_a_lone_letter_means_nothing(self) -> None:
         assert [n.name for n in name_columns(("N", "accuracy"))[0]] == ["N", "accuracy"]
+
+    def test_a_lone_small_letter_may_be_anything(self) -> None:
+        assert [n.name for n in name_columns(("params", "d", "loss"))[0]] == ["params", "d", "loss"]
+        assert [n.name for n in name_columns(("n", "d", "loss"))[0]] == ["params", "tokens", "loss"]
 
     def test_words_are_no_amount(self, tmp_path: Path) -> None:
         assert "params" not in _read(tmp_path, "param_count,loss\nkaplan,3\nstandard,2\n")
@@ -314,6 +323,13 @@ class TestUnits:
         with pytest.raises(InvalidInput, match=r"runs.csv: column 'params': row 2 is in another unit .* 1e6 there"):
             _read(tmp_path, text)
         assert len(_read(tmp_path, text, where=["params>1e6"])) == 2
+
+    def test_everything_in_billions(self, tmp_path: Path) -> None:
+        warnings = _read(tmp_path, "params,tokens,loss\n0.07,1.4,3.5\n0.16,3,3.1\n0.41,9,2.9\n1,20,2.8\n").warnings()
+        assert "is it in billions" in warnings[0]
+        assert "columns params=params*1e9" in warnings[0]
+        assert "columns tokens=tokens*1e9" in warnings[1]
+        assert len(warnings) == 2
 
     def test_a_whole_column_in_millions_warns_until_it_is_stated(self, tmp_path: Path) -> None:
         text = "params,tokens,loss\n70,1e9,3.5\n160,4e9,3.1\n410,9e9,2.9\n"
@@ -542,8 +558,8 @@ class TestMlflow:
         assert runs["loss"].tolist() == [3.0, 2.5]
         assert runs["steps"].tolist() == [20, 20]
         assert runs["data"].tolist() == ["c4", "c4"]
-        assert any("1 deleted runs left out" in n for n in runs.notes)
-        assert any("1 runs did not finish (name-bbb)" in n for n in runs.notes)
+        assert any("deleted runs left out: 1" in n for n in runs.notes)
+        assert any("runs that did not finish: 1 (name-bbb)" in n for n in runs.notes)
         assert runs.where("state=finished")["run"].tolist() == ["name-aaa"]
 
     def test_every_step(self, tmp_path: Path) -> None:

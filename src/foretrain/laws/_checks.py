@@ -195,7 +195,8 @@ def unit_findings(
                 warned += less
     if not refused:
         for name in _COUNTED:
-            if name in usable and name not in stated and (words := _unlikely(name, usable[name], usable)):
+            doubted = name in usable and name not in stated and (name != "flops" or n is None or d is None)
+            if doubted and (words := _unlikely(name, usable[name], usable)):
                 warned.append(words)
     if "loss" in numbers:
         warned += _loss_units(numbers["loss"], rows)
@@ -272,7 +273,7 @@ def _two_groups(
     mask = np.zeros(len(values), dtype=bool)
     mask[small if len(small) <= len(large) else large] = True
     words = (
-        f"column {name!r}: {told_rows(rows, mask)} seem to be in another unit than the others: values from {values[small].min():.4g} to "
+        f"column {name!r}: {told_rows(rows, mask)} {'seems' if mask.sum() == 1 else 'seem'} to be in another unit than the others: values from {values[small].min():.4g} to "
         f"{values[small].max():.4g} stand beside {values[large].min():.4g} to {values[large].max():.4g}, and fit among them in "
         f"{_FACTORS[closes[0]]}. Write the whole column in one unit (a plain count)"
     )
@@ -301,15 +302,23 @@ def _unlikely(name: str, values: np.ndarray, numbers: Mapping[str, np.ndarray]) 
         ratio = float(np.nanmedian(tokens / params))
     lost = name == "params" and known.max() < 1e5 and ratio > 1e5
     lost = lost or (name == "tokens" and known.max() < 1e6 and ratio < 1e-3)
+    if name == "tokens" and params is not None and known.max() < 1e6:
+        below = below or bool((params < 1).any())  # both in billions: their ratio tells nothing
     if not (below or lost):
         return ""
-    if 0 < ratio < math.inf:  # the unit that comes nearest to twenty tokens per parameter
+    if lost and 0 < ratio < math.inf:  # the unit that comes nearest to twenty tokens per parameter
         sign = -1 if name.startswith("params") else 1
         power = min((3, 6, 9), key=lambda p: abs(math.log10(ratio) + sign * p - math.log10(20)))
     else:
         power = 9 if known.max() < 1000 else 6
     unit, factor = _FACTORS[power], f"1e{power}"
-    why = "values below 1" if below else f"{ratio:.3g} tokens per parameter"
+    why = (
+        "below 1 is no count"
+        if known.min() < 1
+        else "params below 1 are no counts"
+        if below
+        else f"{ratio:.3g} tokens per parameter"
+    )
     return (
         f"column {name!r} holds {known.min():.4g} to {known.max():.4g} ({why}): is it in {unit}? Fits would be right in these units, plans "
         f"would not. State the unit with columns {name}={name}*{factor}, or that it is a count with {name}={name}*1."

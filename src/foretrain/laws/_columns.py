@@ -39,7 +39,7 @@ MEANINGS: dict[str, str] = {
 # Lower case, with every run of spaces, dots, dashes and slashes made one underscore.
 _ALIASES: dict[str, tuple[str, ...]] = {
     "params": (
-        "n", "n_params", "num_params", "nparams", "parameters", "n_parameters", "num_parameters", "param_count", "params_count",
+        "n", "param", "n_params", "num_params", "nparams", "parameters", "n_parameters", "num_parameters", "param_count", "params_count",
         "parameter_count", "total_params", "model_params", "model_size", "number_of_parameters", "model_parameters",
     ),
     "params_no_embed": (
@@ -47,7 +47,7 @@ _ALIASES: dict[str, tuple[str, ...]] = {
         "num_non_embedding_params", "n_non_embedding", "params_without_embedding",
     ),
     "tokens": (
-        "d", "n_tokens", "num_tokens", "n_toks", "toks", "ntokens", "token_count", "tokens_seen", "total_tokens", "train_tokens",
+        "d", "token", "n_tokens", "num_tokens", "n_toks", "toks", "ntokens", "token_count", "tokens_seen", "total_tokens", "train_tokens",
         "training_tokens", "consumed_tokens", "num_train_tokens", "dataset_tokens", "data_tokens", "number_of_tokens",
     ),
     "tokens_per_epoch": ("unique_tokens", "n_unique_tokens", "num_unique_tokens", "tokens_unique", "unique_data"),
@@ -291,8 +291,10 @@ def _meaning(name: str) -> str | None:
 
 
 def _without_lone_letters(found: dict[str, Named], taken: set[str]) -> dict[str, Named]:
-    """N, D, C, L mean params, tokens, FLOP and loss only beside another one of these four."""
+    """N, D, C, L mean params, tokens, FLOP and loss only beside another one of these four; in lower case, beside another letter."""
     four = {"params", "tokens", "flops", "loss"}
-    if len(four & (found.keys() | taken)) >= 2:
-        return found
-    return {name: n for name, n in found.items() if name not in four or len(n.file.strip()) > 1}
+    letters = {name for name, n in found.items() if name in four and len(n.file.strip()) == 1}
+    doubted = {name for name in letters if found[name].file.strip().islower() and len(letters) < 2}
+    if len(four & (found.keys() | taken)) < 2:
+        doubted = letters
+    return {name: n for name, n in found.items() if name not in doubted}

@@ -8,6 +8,7 @@ import numpy as np
 
 from foretrain.errors import InvalidInput, nearest
 from foretrain.laws._checks import refuse, unit_findings
+from foretrain.laws._columns import name_columns
 from foretrain.laws._read_stored import read_curves, read_parquet
 from foretrain.laws._read_text import is_json_lines, read_delimited, read_json
 from foretrain.laws._read_trackers import (
@@ -113,6 +114,10 @@ def _read_folder(folder: Path, history: bool) -> Table:
     tables = [_read_file(p, history) for p in files]
     if len(files) == 1:
         return tables[0]
+    for table in tables:
+        own = next((n.file for n in name_columns(tuple(table.columns))[0] if n.name == "run"), None)
+        if own is not None:
+            table.columns["run"] = table.columns.pop(own)
     notes = [f"{len(files)} files, one after another, with rows counted through"]
     parts: dict[str, list[np.ndarray]] = {"run": []}
     names = dict.fromkeys(name for table in tables for name in table.columns if name != "run")

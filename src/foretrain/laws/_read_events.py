@@ -35,7 +35,7 @@ def masked_crc(data: bytes) -> int:
 
     Example:
         >>> hex(masked_crc(b"123456789"))  # CRC-32C of this is 0xe3069283
-        '0xc78b0f35'
+        '0xc78ab0e5'
     """
     crc = 0xFFFFFFFF
     for byte in data:

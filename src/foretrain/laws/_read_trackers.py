@@ -135,11 +135,11 @@ def read_mlflow(folders: list[Path], history: bool) -> Table:
             f"read_runs: the MLflow store holds no run with metrics ({deleted} deleted). Log metrics, or name another folder."
         )
     notes = [_told(len(folders) - deleted, "MLflow", history)]
-    notes += [f"{deleted} deleted runs left out"] if deleted else []
+    notes += [f"deleted runs left out: {deleted}"] if deleted else []
     unfinished = sorted({str(r["run"]) for r in records if r["state"] in ("failed", "killed", "running")})
     if unfinished:
         notes.append(
-            f"{len(unfinished)} runs did not finish ({', '.join(unfinished[:4])}); leave them out with where state=finished"
+            f"runs that did not finish: {len(unfinished)} ({', '.join(unfinished[:4])}); leave them out with where state=finished"
         )
     return _table(records, notes)
 
