@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from foretrain import MLP, ConvResNet, NetworkTraining, ResNet, Transformer, ViT
-from foretrain.diagnostics import coordinate_check
+from foretrain.diagnostics import CoordinateRow, coordinate_check
 from foretrain.diagnostics._result import range_words
 
 SCHEMES = ("sp", "ntk", "mup", "mup-depth", "completep")
@@ -27,12 +27,14 @@ NETWORKS: dict[str, Any] = {
     "vit": ViT(width=64, depth=2),
     "transformer": Transformer(width=64, depth=2),
 }
-WIDTHS = {"mlp": (64, 128, 256, 512, 1024), "resnet": (64, 128, 256, 512, 1024)}
-DEPTHS = (4, 8, 16, 32, 64)
+# Channels are fewer than units: a convolution sums over nine pixels besides.
+WIDTHS = {"conv-resnet": (16, 32, 64, 128, 256)}
+DEPTHS = {"conv-resnet": (4, 8, 16, 32)}
 # Large, but such that standard parameterization survives its first step at the largest width.
 RATES = {("sp", "sgd"): 0.01, ("sp", "adam"): 1e-3, ("ntk", "sgd"): 0.5, ("ntk", "adam"): 0.5, "sgd": 0.5, "adam": 0.1}
 # Means over tokens make the gradients of attention networks small.
 TOKENS = {"vit": 4.0, "transformer": 10.0}
+RIGHT = ("ok", "approaches")
 SHOWN = (
     ("stream", "change"),
     ("branch", "change"),
@@ -48,7 +50,9 @@ def check(network: str, scheme: str, optimizer: str, axis: str, seeds: int) -> d
     loss = "cross-entropy" if network == "transformer" else "mse"
     rate = RATES.get((scheme, optimizer), RATES[optimizer])
     rate *= TOKENS.get(network, 1.0) if optimizer == "sgd" else 1.0
-    values = DEPTHS if axis == "depth" else WIDTHS.get(network, (64, 128, 256, 512))
+    values = (
+        DEPTHS.get(network, (4, 8, 16, 32, 64)) if axis == "depth" else WIDTHS.get(network, (64, 128, 256, 512, 1024))
+    )
     steps = 1 if scheme in ("sp", "ntk") else 3
     start = time.perf_counter()
     found = coordinate_check(
@@ -63,7 +67,7 @@ def check(network: str, scheme: str, optimizer: str, axis: str, seeds: int) -> d
     for row in found.rows:
         # The last layer stands for all; the table of the check has the others.
         kinds["/".join((row.quantity.kind, row.quantity.measure))] = (row.slope, row.stderr, row.expected)
-    wrong = [f"{row.words()}: {row.slope:.2f} ± {row.stderr:.2f}" for row in found.judged if row.verdict != "ok"]
+    wrong = [f"{row.words()}: {row.slope:.2f} ± {row.stderr:.2f}" for row in found.judged if row.verdict not in RIGHT]
     return {
         "network": network,
         "scheme": scheme,
@@ -77,8 +81,15 @@ def check(network: str, scheme: str, optimizer: str, axis: str, seeds: int) -> d
         "cause": found.cause,
         "judged": len(found.judged),
         "wrong": wrong,
+        "approaching": [approaching(row) for row in found.judged if row.verdict == "approaches"],
         "kinds": kinds,
     }
+
+
+def approaching(row: CoordinateRow) -> list[str]:
+    """Cells on a quantity whose exponent is reached in large sizes only."""
+    slopes = [(row.slope, row.stderr), *((one.slope, one.stderr) for one in (row.largest, row.limit) if one)]
+    return [row.words(), *(f"{slope:+.2f} ± {stderr:.2f}" for slope, stderr in slopes), range_words(row.expected)]
 
 
 def cell(line: dict[str, Any], kind: str, measure: str) -> str:
@@ -91,9 +102,7 @@ def cell(line: dict[str, Any], kind: str, measure: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument(
-        "--networks", nargs="+", default=["mlp", "resnet", "vit", "transformer"], choices=list(NETWORKS)
-    )
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--schemes", nargs="+", default=list(SCHEMES), choices=SCHEMES)
     parser.add_argument("--optimizers", nargs="+", default=["sgd", "adam"])
     parser.add_argument("--axes", nargs="+", default=["width", "depth"], choices=["width", "depth"])
@@ -127,6 +136,14 @@ def main() -> None:
             cells = [cell(line, *shown) for shown in SHOWN]
             names = [line["network"], line["scheme"], line["optimizer"], line["sizes"]]
             print(f"| {' | '.join(names + cells)} | {line['judged'] - len(line['wrong'])} of {line['judged']} |")
+        found = [(line, cells) for line in lines if line["axis"] == axis for cells in line.get("approaching", ())]
+        if found:
+            heads = ["approached only", "all sizes", "larger half", "beside 1 / size", "promised"]
+            print(f"\n| network | scheme | optimizer | {axis} | " + " | ".join(heads) + " |")
+            print("| --- " * (4 + len(heads)) + "|")
+        for line, cells in found:
+            names = [line["network"], line["scheme"], line["optimizer"], line["sizes"]]
+            print(f"| {' | '.join(names + cells)} |")
 
 
 if __name__ == "__main__":

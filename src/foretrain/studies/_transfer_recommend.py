@@ -118,9 +118,9 @@ def _warning(plan: Plan, variant: dict[str, Any], proxy: float, target: int, own
     if variant["verdict"] == "transfers":
         return ""
     drift = variant["drift"]
-    because = (
-        "no drift could be measured" if drift is None else f"drift {drift['exponent']:+.3f} ± {drift['stderr']:.3f}"
-    )
+    because = "no drift could be measured"
+    if drift is not None:
+        because = f"drift {drift['exponent']:+.3f} ± {drift['stderr']:.3f}".replace("-", "−")
     said = "DOES NOT TRANSFER" if variant["verdict"] == "drifts" else "TRANSFER IS NOT ESTABLISHED"
     moved = f"moved along the drift from {own:.4g} at {plan.axis} {proxy:g}" if drift is not None else "not moved"
     advice = f"; {'; '.join(variant['advice'])}" if variant["advice"] else ""
