@@ -120,10 +120,9 @@ def test_data_of_a_task():
 
 
 def chain(width, seed, depth=2, rate=0.1, swap=None):
-    keys = jax.random.split(jax.random.key(seed), depth + 2)
-    params = {"first": jax.random.normal(keys[0], (3, width)), "last": jax.random.normal(keys[1], (width, 1))}
-    for layer in range(depth):
-        params[f"block{layer}"] = jax.random.normal(keys[layer + 2], (width, width))
+    rng = np.random.default_rng([width, seed])
+    shapes = {"first": (3, width), "last": (width, 1), **{f"block{layer}": (width, width) for layer in range(depth)}}
+    params = {name: jnp.asarray(rng.standard_normal(shape), dtype=jnp.float32) for name, shape in shapes.items()}
 
     def features(params, batch):
         h = batch[0] @ params["first"]
@@ -225,7 +224,7 @@ def test_flax_parameters():
                 return {"stream": [h], "output": linen.Dense(1, use_bias=False)(jnp.tanh(h))}
 
         x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3)), dtype=jnp.float32)
-        params = Net().init(jax.random.key(seed), x)
+        params = jax.jit(Net().init)(jax.random.key(seed), x)
 
         def loss(params, x):
             return jnp.mean((Net().apply(params, x)["output"] - x[:, :1]) ** 2)

@@ -21,15 +21,16 @@ ROLES = {
 COMMON = {"roles": ROLES, "scheme": "mup", "optimizer": "adamw", "layout": "in-out"}
 
 
-def params(width, key=0):
+def params(width, seed=0):
     """As Linen keeps them."""
-    keys = jax.random.split(jax.random.key(key), 3)
-    return {
-        "first": {"kernel": jax.random.normal(keys[0], (5, width)), "bias": jnp.zeros(width)},
-        "middle": {"kernel": jax.random.normal(keys[1], (width, width)), "bias": jnp.zeros(width)},
-        "norm": {"scale": jnp.ones(width)},
-        "last": {"kernel": jax.random.normal(keys[2], (width, 2)), "bias": jnp.zeros(2)},
+    rng = np.random.default_rng(seed)
+    numbers = {
+        "first": {"kernel": rng.standard_normal((5, width)), "bias": np.zeros(width)},
+        "middle": {"kernel": rng.standard_normal((width, width)), "bias": np.zeros(width)},
+        "norm": {"scale": np.ones(width)},
+        "last": {"kernel": rng.standard_normal((width, 2)), "bias": np.zeros(2)},
     }
+    return jax.tree.map(lambda values: jnp.asarray(values, dtype=jnp.float32), numbers)
 
 
 class TestPytrees:
@@ -171,7 +172,7 @@ class TestFlax:
                 return nn.Dense(7, name="last")(h)
 
         def variables(width):
-            return Model(width).init(jax.random.key(0), jnp.zeros((1, 4), int))["params"]
+            return jax.jit(Model(width).init)(jax.random.key(0), jnp.zeros((1, 4), int))["params"]
 
         roles = {"table.*": "input", **ROLES}
         p = parameterize(variables(64), base=variables(16), **{**COMMON, "roles": roles})

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from foretrain._declaration import show
@@ -162,7 +161,7 @@ def _of_callable(
                     "over a Parameterization as optimizer."
                 )
             recipe = first.optimizer.recipe
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(model.params for model in models))
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(model.params for model in models))
         optimizer = optimizer_of(first.optimizer, first.params, learning_rate)
         one = dataclasses.replace(first, params=stacked, optimizer=optimizer)
         found.append(measure_sizes(one, steps, axis == "depth"))

@@ -112,7 +112,7 @@ def declared_model(model: NetworkModel, training: NetworkTraining, data: Data, s
     ]
     params = [eqx.filter(network, eqx.is_inexact_array) for network, _ in made]
     one = network_model(*made[0], training, data.batch)
-    return dataclasses.replace(one, params=jax.tree.map(lambda *leaves: jnp.stack(leaves), *params))
+    return dataclasses.replace(one, params=jax.tree.map(lambda *leaves: np.stack(leaves), *params))
 
 
 def network_model(
