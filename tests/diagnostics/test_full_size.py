@@ -3,7 +3,7 @@
 import pytest
 from broken import broken, wrong_attention
 
-from foretrain import MLP, NetworkTraining, ResNet, Transformer, ViT
+from foretrain import MLP, ConvResNet, NetworkTraining, ResNet, Transformer, ViT
 from foretrain.diagnostics import coordinate_check
 from foretrain.parameterization import Recipe
 
@@ -26,14 +26,27 @@ ALL = ["multiplier", "init_std", "lr"]
             NetworkTraining(0.1, optimizer="adam"),
         ),
         (ViT(width=64, depth=2), "width", WIDTHS, NetworkTraining(0.1, optimizer="adam")),
+        (ConvResNet(width=64, norm="layernorm"), "width", [16, 32, 64, 128], NetworkTraining(0.1, optimizer="adam")),
     ],
-    ids=["mlp-sgd", "mlp-adam", "resnet-mup-depth", "resnet-completep", "vit"],
+    ids=["mlp-sgd", "mlp-adam", "resnet-mup-depth", "resnet-completep", "vit", "conv-resnet"],
 )
 def test_right_networks_pass(model, axis, values, training):
     """Every slope within 0.1 + 2 standard errors: 0.1 is the contribution of finite size, measured in the documentation."""
     found = coordinate_check(model, axis=axis, values=values, training=training)
     assert found.passed, found.explain()
     assert found.flat
+
+
+def test_a_correction_of_finite_size_is_told_from_a_wrong_exponent():
+    """Overlaps of random embeddings make logits of 64 units change more: a slope of -0.15, which is one of a right transformer."""
+    training = NetworkTraining(0.1, optimizer="adam", loss="cross-entropy")
+    model = Transformer(width=64, depth=2, parameterization="mup")
+    found = coordinate_check(model, values=WIDTHS, training=training)
+    assert found.passed, found.explain()
+    assert {row.words() for row in found.rows if row.verdict == "approaches"} == {
+        "change by own weights of logits, layer 1"
+    }
+    assert "Approached only: change by own weights of logits, layer 1 goes like N^-0.15" in found.explain()
 
 
 def test_right_attention_passes():
