@@ -11,6 +11,7 @@ import typer
 
 from foretrain import __version__
 from foretrain.cli._console import Voice, one_line
+from foretrain.cli._law_verbs import add_law_verbs
 from foretrain.errors import ForetrainError, InvalidInput, nearest
 
 # Only names that cost nothing are imported up here: `foretrain --help` must answer at once.
@@ -36,6 +37,8 @@ StoreFolder = Annotated[
     typer.Option("--store", metavar="FOLDER", help="Where results are kept (FORETRAIN_STORE, else .foretrain)."),
 ]
 NoStore = Annotated[bool, typer.Option("--no-store", help="Keep no results and use none.")]
+# A word with one of these endings after `--plot` is what to work on, not where to draw.
+_NO_PICTURES = ("", ".toml", ".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".nc")
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no notes.")]
 
 
@@ -147,6 +150,9 @@ def transfer(
 
     wishes = Wishes(study_file, output, plot, report=report, seeds=seeds, store=store, no_store=no_store)
     run_transfer(Voice(quiet=quiet, as_json=as_json), wishes, recommend)
+
+
+add_law_verbs(app)
 
 
 @app.command()
@@ -287,13 +293,13 @@ def _complain(message: object, code: int) -> int:
 def _complete_options(arguments: list[str]) -> list[str]:
     """Values for options that may stand alone.
 
-    The next word is the value of `--plot` unless it is an option or the study file, that of `--recommend` if it starts like
-    a number.
+    The next word is the value of `--plot` unless it is an option, the study file or a table of runs, that of `--recommend` if
+    it starts like a number.
     """
     completed = []
     for i, word in enumerate(arguments):
         follower = arguments[i + 1] if i + 1 < len(arguments) else ""
-        alone = word == "--plot" and (follower.startswith("-") or Path(follower).suffix in ("", ".toml"))
+        alone = word == "--plot" and (follower.startswith("-") or Path(follower).suffix.lower() in _NO_PICTURES)
         alone = alone or (word == "--recommend" and not follower[:2].lstrip("-+.")[:1].isdigit())
         completed.append(f"{word}=" if alone else word)
     return completed

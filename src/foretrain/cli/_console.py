@@ -1,6 +1,7 @@
 """What the command line says and where: results to standard output, everything else to standard error."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import sys
@@ -14,9 +15,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from foretrain.errors import ForetrainWarning, InvalidInput
+from foretrain.errors import ForetrainError, ForetrainWarning, InvalidInput, MissingExtra
 
 _LONGEST_LINE = 2000
+_PICTURES = (".png", ".svg", ".pdf")
 _PLAIN_WIDTH = 400  # of what goes to a file or a pipe; tables take what they need
 BROKEN_PIPE = 141  # as the shell says it: 128 + SIGPIPE
 
@@ -26,6 +28,14 @@ def one_line(message: object) -> str:
     text = " ".join(str(message).split())
     text = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
     return text if len(text) <= _LONGEST_LINE else text[: _LONGEST_LINE - 3] + "..."
+
+
+class Told(ForetrainError):
+    """An error that already names the file that it is about."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class _Console(Console):
@@ -138,3 +148,27 @@ def check_writable(option: str, path: Path | None) -> None:
             raise
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidInput(f"{option}: cannot write {path}: {reason}.") from None
+
+
+def check_files(output: Path | None, plot: Path | None, report: Path | None) -> None:
+    """Refuse files that cannot be written, or that lack an optional package, before anything is computed for them.
+
+    Raises:
+        InvalidInput: A file that cannot be written, or a picture of an unknown kind.
+        MissingExtra: A package that draws or renders is not installed.
+    """
+    check_writable("--output", output)
+    check_writable("--plot", plot)
+    check_writable("--report", report)
+    if plot is not None:
+        if plot.suffix.lower() not in _PICTURES:
+            raise InvalidInput(f"--plot: expected a name that ends in {', '.join(_PICTURES)}, got {plot}")
+        _require("matplotlib", "--plot", "plot")
+    if report is not None:
+        for package in ("matplotlib", "jinja2"):
+            _require(package, "--report", "report")
+
+
+def _require(package: str, option: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtra(f"{option}: needs {package}; install it with: pip install 'foretrain[{extra}]'")

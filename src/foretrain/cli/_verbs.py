@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import typer
 
 from foretrain._declaration import WrongKey
 from foretrain.cli import _tables
-from foretrain.cli._console import Voice, check_writable
+from foretrain.cli._console import Told, Voice, check_files
 from foretrain.curves import LearningCurves
-from foretrain.errors import ForetrainError, InvalidInput, MissingExtra
+from foretrain.errors import ForetrainError
 from foretrain.studies import (
     Store,
     Study,
@@ -28,16 +27,7 @@ from foretrain.studies._study import named_by_file
 from foretrain.tasks import AbstractDataTask
 
 INTERRUPTED = 130
-_PICTURES = (".png", ".svg", ".pdf")
 _NO_ANSWER = {"failed", "not converged"}
-
-
-class Told(ForetrainError):
-    """An error that already names the study file."""
-
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 @dataclasses.dataclass
@@ -63,16 +53,7 @@ class Wishes:
 
     def check(self) -> None:
         """Refuse what cannot be written, or lacks an optional package, before anything is computed."""
-        check_writable("--output", self.output)
-        check_writable("--plot", self.plot_path)
-        check_writable("--report", self.report)
-        if self.plot_path is not None:
-            if self.plot_path.suffix.lower() not in _PICTURES:
-                raise InvalidInput(f"--plot: expected a name that ends in {', '.join(_PICTURES)}, got {self.plot_path}")
-            _require("matplotlib", "--plot", "plot")
-        if self.report is not None:
-            for package in ("matplotlib", "jinja2"):
-                _require(package, "--report", "report")
+        check_files(self.output, self.plot_path, self.report)
 
     def study(self) -> Study:
         """The study, with the wishes that override it."""
@@ -213,11 +194,6 @@ def _check_any(verb: str, curves: LearningCurves) -> None:
     """A computation of which no point succeeded is an error, after its result has been handed over."""
     if "status" in curves and set(curves.values("status").ravel().tolist()) <= _NO_ANSWER:
         raise Told(f"{verb}: every point failed: {'; '.join(curves.messages) or 'no reason was given'}", 1)
-
-
-def _require(package: str, option: str, extra: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise MissingExtra(f"{option}: needs {package}; install it with: pip install 'foretrain[{extra}]'")
 
 
 def run_measure(voice: Voice, wishes: Wishes) -> None:

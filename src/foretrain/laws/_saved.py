@@ -70,6 +70,23 @@ def estimate_to_json(estimate: Estimate) -> dict[str, Any]:
     }
 
 
+def file_text(fit: Fit) -> str:
+    """The text of a file that `load` reads.
+
+    Args:
+        fit: The fit.
+    """
+    table = {"schema": SCHEMA, "kind": _KIND, "foretrain": foretrain.__version__} | fit_to_json(fit)
+    # The coordinates are what counts; parameters and intervals above are for readers.
+    table |= {
+        "theta": json_ready(fit.theta),
+        "residuals": json_ready(fit.residuals),
+        "samples": json_ready(fit.samples),
+        "forms": [{**_law_to_json(law), "theta": json_ready(theta)} for law, theta in fit.forms],
+    }
+    return json.dumps(table, allow_nan=False, ensure_ascii=False)
+
+
 def save(fit: Fit, path: str | os.PathLike) -> None:
     """Write a fit as strict JSON; the file appears complete or not at all.
 
@@ -88,16 +105,7 @@ def save(fit: Fit, path: str | os.PathLike) -> None:
         >>> bool(np.all(Fit.load("law.json").samples == found.samples))
         True
     """
-    target = Path(path)
-    table = {"schema": SCHEMA, "kind": _KIND, "foretrain": foretrain.__version__} | fit_to_json(fit)
-    # The coordinates are what counts; parameters and intervals above are for readers.
-    table |= {
-        "theta": json_ready(fit.theta),
-        "residuals": json_ready(fit.residuals),
-        "samples": json_ready(fit.samples),
-        "forms": [{**_law_to_json(law), "theta": json_ready(theta)} for law, theta in fit.forms],
-    }
-    text = json.dumps(table, allow_nan=False, ensure_ascii=False)
+    target, text = Path(path), file_text(fit)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".part", dir=target.parent)
         try:

@@ -3,6 +3,8 @@
 from foretrain.report._coordinate_figure import plot_coordinates as plot_coordinates
 from foretrain.report._figures import plot_comparison as plot_comparison
 from foretrain.report._figures import plot_curves as plot_curves
+from foretrain.report._fit_figure import plot_fit as plot_fit
+from foretrain.report._fit_page import write_fit_report as write_fit_report
 from foretrain.report._heatmap import heatmap as heatmap
 from foretrain.report._html import write_report as write_report
 from foretrain.report._spectrum import plot_spectrum as plot_spectrum
