@@ -102,7 +102,9 @@ def test_a_transformer_does_not_see_later_tokens():
     before, after = (observe(network, tokens)[0] for tokens in (x, changed))
     np.testing.assert_array_equal(before[:4], after[:4])
     assert (np.abs(np.asarray(before[4:] - after[4:])).max(axis=-1) > 1e-3).all()
-    np.testing.assert_allclose(network(x[:3]), before[:3], rtol=1e-5, atol=1e-6)  # fewer tokens than the context
+    np.testing.assert_allclose(
+        observe(network, x[:3])[0], before[:3], rtol=1e-5, atol=1e-6
+    )  # fewer tokens than the context
 
 
 def test_a_vit_without_positions_is_equivariant_under_permutations_of_patches():
@@ -198,7 +200,7 @@ def test_fan_in_of_a_convolution_includes_its_kernel():
     assert rule["first.kernel.weight"].entry.multiplier == pytest.approx((9 * 3) ** -0.5)
 
 
-@pytest.mark.parametrize("width", [64, 512])
+@pytest.mark.parametrize("width", [64, 256])
 def test_the_stream_starts_with_the_size_that_the_theory_gives(width):
     """E |h^L|^2 / N = (1 + 1/L)^L for a linear residual network with |x|^2 = D and branches over the root of L."""
     depth, seeds = 8, 60

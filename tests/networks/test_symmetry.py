@@ -52,6 +52,8 @@ def trained(kind, p, theta, params, tuned, data, wrong):
 
     @jax.jit
     def run(weights):
+        before = outputs(weights)
+
         def step(carry, _):
             weights, state = carry
             gradients = jax.grad(lambda w: jnp.mean(jnp.sum((outputs(w) - ys) ** 2, axis=-1)))(weights)
@@ -59,9 +61,9 @@ def trained(kind, p, theta, params, tuned, data, wrong):
             return (optax.apply_updates(weights, updates), state), None
 
         (weights, _), _ = jax.lax.scan(step, (weights, optimizer.init(weights)), length=20)
-        return outputs(weights)
+        return outputs(weights), before
 
-    return np.asarray(run(start)), np.asarray(outputs(start))
+    return [np.asarray(part) for part in run(start)]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from foretrain._random import draw_normal
 from foretrain.errors import ForetrainWarning, InvalidInput
 from foretrain.parameterization import Recipe, Tensor, from_tensors, make_optimizer, parameterize, scale_by_role
 
@@ -26,9 +27,11 @@ def at_base(optimizer, decay="lr-multiplied", scheme="mup"):
 @functools.cache
 def draws():
     keys = iter(jax.random.split(jax.random.key(0), 99))
-    params = {path: jax.random.normal(next(keys), shape) for path, shape in SHAPES.items()}
-    gradients = [{path: jax.random.normal(next(keys), s) for path, s in SHAPES.items()} for _ in range(5)]
-    return params, gradients
+
+    def drawn():
+        return {path: draw_normal(next(keys), shape, jnp.float32, 1.0) for path, shape in SHAPES.items()}
+
+    return drawn(), [drawn() for _ in range(5)]
 
 
 def run(optimizer):
