@@ -52,7 +52,7 @@ def ridge(capacity, source, width, samples, noise, mu):
 
 CASES = [
     pytest.param(flow, {**POINT, "time": 30.0}, id="flow"),
-    pytest.param(descent, {**POINT, "rate": 0.7}, id="descent, closed and open contour"),
+    pytest.param(descent, {**POINT, "rate": 0.7}, id="descent, closed and open contour", marks=pytest.mark.long),
     pytest.param(ridge, {**POINT, "mu": 0.01}, id="ridge"),
     pytest.param(lambda **k: ridge(mu=0.0, **k), POINT, id="zero ridge"),
 ]
@@ -77,6 +77,7 @@ def test_gradient_equals_finite_differences(function, point):
         ), name
 
 
+@pytest.mark.long  # to compile
 def test_forward_equals_backward_and_second_derivatives():
     def function(width):
         return flow(width=width, time=30.0, **{k: v for k, v in POINT.items() if k != "width"})

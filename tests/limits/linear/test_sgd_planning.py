@@ -76,6 +76,7 @@ def test_bad_plans(options, message):
         sgd_frontier(LAW, **options)
 
 
+@pytest.mark.long  # to compile, here and below
 @pytest.mark.parametrize("replacement", [True, False])
 def test_derivatives_equal_finite_differences(replacement):
     times = np.array([3, 11, 12, 40, 1000])
@@ -95,6 +96,7 @@ def test_derivatives_equal_finite_differences(replacement):
             assert slope == pytest.approx(float(total(up) - total(down)) / (2 * step), rel=1e-6)
 
 
+@pytest.mark.long
 def test_derivatives_in_the_exponents():
     nodes = index_nodes(10_000, 1.5)
 
