@@ -265,6 +265,7 @@ MEASURE = """
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_peak_memory_is_within_the_estimate(dtype):
     """The result, and less than the blocks that the estimate allows for."""
