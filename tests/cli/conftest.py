@@ -1,6 +1,7 @@
 """Runs the command line inside this process, and pretends a limit where the theory itself is not the matter."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,3 +82,31 @@ def pretended(monkeypatch):
     import foretrain.limits
 
     monkeypatch.setattr(foretrain.limits, "solve", pretended_solve)
+
+
+@pytest.fixture(scope="session")
+def scaling_data() -> Path:
+    """The folder of the tables of real runs: `$FORETRAIN_DATA/scaling`, or `shared/data/scaling` beside the repository."""
+    root = Path(__file__).resolve().parents[2]
+    given = os.environ.get("FORETRAIN_DATA")
+    places = [Path(given) / "scaling", Path(given)] if given else [root.parent / "shared" / "data" / "scaling"]
+    for place in places:
+        if (place / "chinchilla_epoch_245.csv").is_file():
+            return place
+    pytest.skip(f"the tables of real runs are not in {places[0]}; set FORETRAIN_DATA to the folder that holds scaling/")
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Writes columns as a CSV file and gives its name."""
+
+    def write(columns, name="runs.csv"):
+        rows = zip(*columns.values(), strict=True)
+        lines = [
+            ",".join(columns),
+            *(",".join(v if isinstance(v, str) else repr(float(v)) for v in row) for row in rows),
+        ]
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+        return name
+
+    return write

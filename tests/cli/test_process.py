@@ -46,7 +46,17 @@ def imported_by(code):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["solve", "--help"], ["--version"], ["init", "compare"], ["solve", "nix.toml"]]
+    "arguments",
+    [
+        ["--help"],
+        ["solve", "--help"],
+        ["--version"],
+        ["init", "compare"],
+        ["solve", "nix.toml"],
+        ["fit", "--help"],
+        ["plan", "--help"],
+        ["forecast", "--help"],
+    ],
 )
 def test_help_and_mistakes_start_nothing_heavy(arguments):
     found = imported_by(f"from foretrain.cli import main; main({arguments!r})")

@@ -121,7 +121,7 @@ def slices_of(fit: Fit, points: Points) -> list[Slice]:
 
 
 def _budgets(compute: Float[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
-    """A number for each run: of its budget where budgets are discrete, else of a slice of half a decade or less."""
+    """A number for each run: of its budget where budgets are discrete, else of a slice of a decade or less."""
     order = np.argsort(compute)
     logs = np.log(compute[order])
     discrete = np.concatenate([[0], np.cumsum(np.diff(logs) > _SAME)])
@@ -130,7 +130,9 @@ def _budgets(compute: Float[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
     if counts[counts >= _FEWEST].sum() >= 0.8 * len(compute):
         groups[order] = discrete
         return groups
-    bins = min(2 * _MOST_SLICES, max(1, int(np.ceil(2.0 * (logs[-1] - logs[0]) / np.log(10.0)))))
+    decades = (logs[-1] - logs[0]) / np.log(10.0)
+    bins = min(int(np.ceil(2 * decades)), len(compute) // (2 * _FEWEST), 2 * _MOST_SLICES)
+    bins = max(1, int(np.ceil(decades)), bins)  # wider ones would be no valley any more
     edges = np.linspace(logs[0], logs[-1], bins + 1)[1:-1]
     groups[order] = np.searchsorted(edges, logs)
     return groups
