@@ -80,6 +80,8 @@ def test_a_law_of_ones_own(tmp_path):
         ({"objective": "much"}, "objective: expected a number"),
         ({"level": 1.5}, "level: expected a number between 0 and 1"),
         ({"settings": []}, "settings: expected an object"),
+        ({"data": {"ranges": {}}}, "ranges: params: expected a list"),
+        ({"data": {"ranges": {"params": [1, 2], "tokens": [2, 1]}}}, "tokens: expected 0 < low <= high"),
         ({"warnings": [1]}, "warnings: expected strings"),
         ({"validation": 3}, "validation: expected an object or null"),
         ({"forms": [3]}, r"forms\[0\]: expected an object"),

@@ -172,7 +172,7 @@ def load(path: str | os.PathLike, *, law: Law | None = None) -> Fit:
         numbers["gradient"],
         tuple(warnings),
         settings=_typed(table, "settings", dict, where),
-        data=_typed(table, "data", dict, where),
+        data=_data(table, made, where),
         validation=validation,
         forms=tuple(forms),
     )
@@ -258,6 +258,19 @@ def _array(table: Mapping[str, Any], name: str, shape: tuple[int | None, ...], w
     if not fits or array.dtype.kind not in "fi" or not np.all(np.isfinite(array)):
         raise InvalidInput(f"{where}: {name}: expected {expected} finite numbers, got {_short(value)}.")
     return array.astype(np.float64)
+
+
+def _data(table: Mapping[str, Any], law: Law, where: str) -> dict[str, Any]:
+    """What is known of the rows; ranges are used by forecasts, and have to be pairs of positive numbers."""
+    data = _typed(table, "data", dict, where)
+    ranges = _typed(data, "ranges", dict, f"{where}: data")
+    found = {}
+    for name in law.variables:
+        low, high = _array(ranges, name, (2,), f"{where}: data: ranges")
+        if not 0 < low <= high:
+            raise InvalidInput(f"{where}: data: ranges: {name}: expected 0 < low <= high, got {_short(ranges[name])}.")
+        found[name] = (float(low), float(high))
+    return {**data, "ranges": found}
 
 
 def _coordinates(table: Mapping[str, Any], name: str, law: Law, where: str) -> np.ndarray:
