@@ -18,6 +18,7 @@ _ROOMS = (
     "diagnostics",
     "errors",
     "kernels",
+    "laws",
     "limits",
     "limits.linear",
     "networks",
