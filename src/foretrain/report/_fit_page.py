@@ -181,10 +181,10 @@ def _counted(name: str, renamed: Mapping[str, str], runs: Runs, doubt: str) -> s
 
 
 def _computed(runs: Runs) -> str:
-    derived = [note for note in runs.notes if note.startswith("flops derived")]
-    if derived:
-        return derived[0].removeprefix("flops derived: ").replace("6 params tokens", "6 N D")
-    return "6 N D; the table's own flops are not used by the law" if "flops" in runs else ""
+    if "params" not in runs or "tokens" not in runs:
+        return ""
+    own = "flops" in runs and not any(note.startswith("flops derived") for note in runs.notes)
+    return "6 N D" + ("; the flops of the table are not used by the law" if own else "")
 
 
 def _scope(fit: Fit) -> str:
