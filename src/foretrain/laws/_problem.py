@@ -1,0 +1,196 @@
+r"""A law, rows and an objective: the minimization problem, solved from many starts and again for resampled runs (SL.20, SL.23)."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from foretrain.errors import ComputationFailed, InvalidInput
+from foretrain.laws._law import Columns, Law
+from foretrain.laws._runs import Runs
+from foretrain.laws._solver import Solved, minimize
+
+_AGREE = 1e-6  # relative, of the objective
+_TRIES, _POLISH = 200, 1000
+_ROUGH = 1e-3  # tolerance of the gradient before the last stage
+# Above this many rows starts are tried on a part of the table, and the bootstrap takes one Newton step from the optimum.
+_MANY_ROWS = 4000
+_TOGETHER = 25  # resamples whose counts are in memory at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    r"""What a fit minimizes.
+
+    Args:
+        loss: `"huber"`, $H_\delta$, or `"squares"`, $\frac12r^2$.
+        on: `"log"`, residuals of $\ln L$, or `"linear"`, of $L$.
+        delta: Huber's width, in units of the residual. $10^{-3}$ is nearly the absolute error.
+
+    Raises:
+        InvalidInput: Unknown words, or a width that is not positive.
+    """
+
+    loss: str = "huber"
+    on: str = "log"
+    delta: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name, valid in (("loss", ("huber", "squares")), ("on", ("log", "linear"))):
+            if getattr(self, name) not in valid:
+                raise InvalidInput(
+                    f"Objective({name}): expected {' or '.join(map(repr, valid))}, got {getattr(self, name)!r}."
+                )
+        if not self.delta > 0:
+            raise InvalidInput(f"Objective(delta): expected a number > 0, got {self.delta}.")
+
+    @property
+    def width(self) -> float:
+        """Huber's width; infinite for least squares."""
+        return self.delta if self.loss == "huber" else math.inf
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    x: Columns
+    y: Float[np.ndarray, " rows"]
+    groups: Int[np.ndarray, " rows"]
+    resampled: str
+
+
+def rows_of(runs: Runs, law: Law, group: str | None) -> Rows:
+    table = runs.numbers(*law.variables, law.response)
+    name = group or ("run" if "run" in runs.columns else None)
+    groups = np.arange(len(table)) if name is None else np.unique(runs[name], return_inverse=True)[1]
+    return Rows(np.ascontiguousarray(table[:, :-1].T), table[:, -1], groups, name or "rows")
+
+
+class Problem:
+    """The minimization that belongs to a law, rows and an objective."""
+
+    def __init__(self, law: Law, x: Columns, y: np.ndarray, objective: Objective):
+        self.law, self.x, self.y, self.objective = law, x, y, objective
+        self.low, self.high = law.bounds
+        self.target = np.log(y) if objective.on == "log" else y
+
+    def residuals(self, theta: np.ndarray, *, slopes: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+        log, jacobian = self.law.logs(theta, self.x, slopes=slopes)
+        if self.objective.on == "log":
+            return log - self.target, jacobian
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss = np.exp(log)
+            return loss - self.target, None if jacobian is None else jacobian * loss[:, None]
+
+    def log_residuals(self, theta: np.ndarray) -> np.ndarray:
+        return np.log(self.y) - self.law.logs(theta[None], self.x, slopes=False)[0][0]
+
+    def minimize(self, starts: np.ndarray, *, delta: float | None = None, **options: Any) -> Solved:
+        return minimize(
+            self.residuals,
+            starts,
+            rows=len(self.y),
+            delta=self.objective.width if delta is None else delta,
+            low=self.low,
+            high=self.high,
+            **options,
+        )
+
+    def solve(self, starts: int, rng: np.random.Generator) -> tuple[Solved, int, int]:
+        """The best start, polished, alone; how many starts were tried, and how many end where it does."""
+        begin = grid_of_starts(self.law, starts, rng)
+        count, part, width = len(begin), self._part(rng), self.objective.width
+        if self.objective.loss == "huber":
+            # Least squares first and a wider Huber function next: with a narrow one from the beginning, many starts hang at kinks.
+            begin = part.minimize(begin, delta=math.inf, iterations=_TRIES, tolerance=_ROUGH).theta
+            begin = part.minimize(begin, delta=10 * width, iterations=_TRIES, tolerance=_ROUGH).theta
+        found = part.minimize(begin, iterations=_TRIES)
+        best = found.objective[found.best()]
+        if not np.isfinite(best):
+            raise ComputationFailed(
+                f"fit: law {self.law.name!r} gives no finite {self.law.response} from any of {count} starts; "
+                "check the units of the columns, or give other starts."
+            )
+        agreeing = int(np.sum(found.objective <= best * (1 + _AGREE) + 1e-300))
+        order = np.argsort(found.objective)[:4]
+        return _only_best(self.minimize(found.theta[order], iterations=_POLISH, tolerance=1e-12)), count, agreeing
+
+    def _part(self, rng: np.random.Generator) -> "Problem":
+        if len(self.y) <= _MANY_ROWS:
+            return self
+        rows = rng.choice(len(self.y), _MANY_ROWS, replace=False)
+        return Problem(self.law, np.ascontiguousarray(self.x[:, rows]), self.y[rows], self.objective)
+
+    def bootstrap(self, theta: np.ndarray, groups: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Coordinates of fits to runs drawn with replacement."""
+        size = int(groups.max()) + 1
+        if count == 0 or size < 2:
+            return np.zeros((0, len(theta)))
+        if len(self.y) > _MANY_ROWS:
+            return self._one_step(theta, groups, size, count, rng)
+        found = self.minimize(
+            np.repeat(theta[None], count, axis=0),
+            weights=_draws(rng, size, count)[:, groups],
+            iterations=400,
+            tolerance=1e-6,
+        )
+        return found.theta[np.isfinite(found.objective)]
+
+    def _one_step(
+        self, theta: np.ndarray, groups: np.ndarray, size: int, count: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """One Newton step from the estimate for each resample: as good where rows are many, and memory stays small."""
+        r, jacobian = self.residuals(theta[None])
+        slopes, width = jacobian[0], self.objective.width  # type: ignore[index]
+        weight = np.minimum(1.0, width / np.maximum(np.abs(r[0]), 1e-300))
+        inside = np.abs(r[0]) <= width
+        pull = np.zeros((size, len(theta)))
+        np.add.at(pull, groups, (slopes * (weight * r[0])).T)
+        curvature = np.zeros((size, len(theta) ** 2))
+        np.add.at(
+            curvature,
+            groups[inside],
+            np.einsum("pn,qn->npq", slopes[:, inside], slopes[:, inside]).reshape(-1, len(theta) ** 2),
+        )
+        parts = []
+        for first in range(0, count, _TOGETHER):
+            drawn = _draws(rng, size, min(_TOGETHER, count - first))
+            total = (drawn @ curvature).reshape(-1, len(theta), len(theta))
+            parts.append(theta - np.linalg.solve(total, (drawn @ pull)[:, :, None])[:, :, 0])
+        return np.clip(np.concatenate(parts), self.low, self.high)
+
+    def condition(self, theta: np.ndarray) -> float:
+        """Condition number of the Jacobian, rows weighted as at the optimum and columns scaled to length one."""
+        r, jacobian = self.residuals(theta[None])
+        weight = np.minimum(1.0, self.objective.width / np.maximum(np.abs(r[0]), 1e-300))
+        scaled = (jacobian[0] * np.sqrt(weight)).T  # type: ignore[index]
+        length = np.linalg.norm(scaled, axis=0)
+        if not np.all(length > 0):
+            return math.inf
+        values = np.linalg.svd(scaled / length, compute_uv=False)
+        return float(values[0] / values[-1]) if values[-1] > 0 else math.inf
+
+
+def _draws(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
+    return rng.multinomial(size, np.full(size, 1.0 / size), size=count).astype(float)
+
+
+def _only_best(solved: Solved) -> Solved:
+    i = solved.best()
+    return Solved(*(getattr(solved, f.name)[i : i + 1] for f in dataclasses.fields(Solved)))
+
+
+def grid_of_starts(law: Law, count: int, rng: np.random.Generator) -> Float[np.ndarray, "starts parameters"]:
+    """Points of the grid of all parameters' starts, drawn without replacement; all of them when there are fewer.
+
+    Args:
+        law: The law.
+        count: How many.
+        rng: What draws them.
+    """
+    axes: Sequence[np.ndarray] = [np.array([p.coordinate(s) for s in p.start]) for p in law.parameters]
+    size = math.prod(len(a) for a in axes)
+    chosen = np.arange(size) if size <= count else rng.choice(size, count, replace=False)
+    return np.stack([a[i] for a, i in zip(axes, np.unravel_index(chosen, [len(a) for a in axes]), strict=True)], axis=1)
