@@ -13,5 +13,9 @@ from foretrain.laws._law import Law as Law
 from foretrain.laws._law import Parameter as Parameter
 from foretrain.laws._law import law_of as law_of
 from foretrain.laws._law import sum_of_powers as sum_of_powers
+from foretrain.laws._misfit import Misfit as Misfit
+from foretrain.laws._misfit import misfit as misfit
 from foretrain.laws._read import read_runs as read_runs
 from foretrain.laws._runs import Runs as Runs
+from foretrain.laws._validation import leave_out_largest as leave_out_largest
+from foretrain.laws._validation import other_forms as other_forms

@@ -55,6 +55,8 @@ class Objective:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
+    """What a fit uses of a table: the law's variables, the response, and which rows are resampled together."""
+
     x: Columns
     y: Float[np.ndarray, " rows"]
     groups: Int[np.ndarray, " rows"]
@@ -62,6 +64,11 @@ class Rows:
 
 
 def rows_of(runs: Runs, law: Law, group: str | None) -> Rows:
+    """The rows of a table as a law needs them.
+
+    Raises:
+        InvalidInput: Columns are missing or hold values that have no logarithm.
+    """
     table = runs.numbers(*law.variables, law.response)
     name = group or ("run" if "run" in runs.columns else None)
     groups = np.arange(len(table)) if name is None else np.unique(runs[name], return_inverse=True)[1]
@@ -98,9 +105,17 @@ class Problem:
             **options,
         )
 
-    def solve(self, starts: int, rng: np.random.Generator) -> tuple[Solved, int, int]:
-        """The best start, polished, alone; how many starts were tried, and how many end where it does."""
+    def solve(self, starts: int, rng: np.random.Generator, near: np.ndarray | None = None) -> tuple[Solved, int, int]:
+        """The best start, polished, alone; how many starts were tried, and how many end where it does.
+
+        Args:
+            starts: Points of the grid of starts.
+            rng: What draws them.
+            near: Coordinates to begin from besides.
+        """
         begin = grid_of_starts(self.law, starts, rng)
+        if near is not None:
+            begin = np.concatenate([np.atleast_2d(near), begin])
         count, part, width = len(begin), self._part(rng), self.objective.width
         if self.objective.loss == "huber":
             # Least squares first and a wider Huber function next: with a narrow one from the beginning, many starts hang at kinks.
