@@ -82,7 +82,7 @@ def render_fit(fit: Fit, runs: Runs, *, title: str, notes: Sequence[str] = ()) -
         figures=figures,
         frontier=_columns(_frontier_rows(fit, points)),
         forms=_columns(_form_rows(fit, points)),
-        validation=_validation(fit),
+        tests=_columns(_test_rows(fit)),
         checklist=checklist(fit, runs) + [("said beside it", str(n)) for n in notes],
         notes=list(runs.notes),
         versions=environment_versions(),
@@ -201,6 +201,23 @@ def _validation(fit: Fit) -> str:
         f"the largest budget ({name} = {show(float(found['budget']))}, {found['rows']} rows) left out: mean error "
         f"{percent(float(found['mean_abs_error']))}, worst {percent(float(found['worst_error']), signed=True)}"
     )
+
+
+def _test_rows(fit: Fit) -> list[dict[str, Any]]:
+    """Budgets from the dearest down, each predicted from what is cheaper."""
+    if fit.validation is None:
+        return []
+    by = "6 N D, FLOP" if fit.validation["by"] == "flops" else str(fit.validation["by"]).replace("_", " ")
+    return [
+        {
+            by: show(float(f"{float(one['budget']):.3g}")),
+            "rows left out": one["rows"],
+            "mean error": percent(float(one["mean_abs_error"])),
+            "worst error": percent(float(one["worst_error"]), signed=True),
+            "mean signed error": percent(float(one["bias"]), signed=True),
+        }
+        for one in (fit.validation, *fit.validation.get("rehearsals", ()))
+    ]
 
 
 def _parameter_rows(fit: Fit) -> list[dict[str, Any]]:
