@@ -1,4 +1,4 @@
-"""The options of `fit`, `forecast`, `plan` and `laws`."""
+"""The options of `fit`, `forecast` and `laws`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ from foretrain.cli._console import Voice
 # Only names that cost nothing are imported up here: `foretrain --help` must answer at once.
 
 AsJson = Annotated[bool, typer.Option("--json", help="Strict JSON on standard output, all else on standard error.")]
-Model = Annotated[str, typer.Argument(metavar="LAW.json", help="What `fit -o` wrote, or precision-table2.")]
+Model = Annotated[str, typer.Argument(metavar="LAW.json", help="What `fit -o` wrote.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No notes.")]
 
 

@@ -1,4 +1,4 @@
-"""`foretrain fit`, `plan`, `forecast` and `laws`: what happens between parsing and printing."""
+"""`foretrain fit`, `forecast` and `laws`: what happens between parsing and printing."""
 
 import contextlib
 import dataclasses

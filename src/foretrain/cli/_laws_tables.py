@@ -1,4 +1,4 @@
-"""Fits, forecasts and plans as a person reads them."""
+"""Fits and forecasts as a person reads them."""
 
 import math
 from collections.abc import Mapping, Sequence
