@@ -1,6 +1,6 @@
 """Pre-norm layers of attention and MLP branches, as vision transformers and language models share them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import equinox as eqx
 import jax
@@ -38,6 +38,7 @@ class Layers(eqx.Module):
         depth: Number of layers.
         causal: Whether tokens see only themselves and earlier ones.
         scale: What multiplies $q\cdot k$.
+        kv: What keys (after rotation) and values go through, for example a rounding to few bits.
     """
 
     attention_norm: Norm
@@ -54,6 +55,7 @@ class Layers(eqx.Module):
     depth: int = eqx.field(static=True)
     causal: bool = eqx.field(static=True)
     scale: float = eqx.field(static=True)
+    kv: Callable[[Array], Array] | None = eqx.field(static=True, default=None)
 
     def __call__(
         self, h: Float[Array, "tokens width"], *, rotation: Rotation | None = None, record: bool
@@ -88,6 +90,8 @@ class Layers(eqx.Module):
         )
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
+        if self.kv is not None:
+            key, value = self.kv(key), self.kv(value)
         logits = self.scale * (query @ key.swapaxes(1, 2))
         mixed = softmax(logits, self.causal) @ value
         return self.out(mixed.swapaxes(0, 1).reshape(tokens, -1)), logits

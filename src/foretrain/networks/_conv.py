@@ -1,5 +1,6 @@
 """Convolutional residual networks on square images."""
 
+import dataclasses
 import math
 
 import equinox as eqx
@@ -56,9 +57,7 @@ class Convolution(eqx.Module):
             padded[i : i + side : self.stride, j : j + side : self.stride] for i in range(KERNEL) for j in range(KERNEL)
         ]
         weight = self.kernel.weight
-        flat = Linear(
-            weight.reshape(weight.shape[0], -1), self.kernel.bias, self.kernel.multiplier, self.kernel.bias_multiplier
-        )
+        flat = dataclasses.replace(self.kernel, weight=weight.reshape(weight.shape[0], -1))
         return flat(jnp.concatenate(shifts, axis=-1))
 
 

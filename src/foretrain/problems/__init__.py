@@ -1,5 +1,6 @@
 """Declarations: models, training protocols, and the problem that joins them with a task. No computation."""
 
+from foretrain.problems._low_precision import Precision as Precision
 from foretrain.problems._models import ACTIVATIONS as ACTIVATIONS
 from foretrain.problems._models import AbstractModel as AbstractModel
 from foretrain.problems._models import Kernel as Kernel
@@ -23,8 +24,8 @@ from foretrain.problems._protocols import MomentumFlow as MomentumFlow
 from foretrain.problems._protocols import NetworkTraining as NetworkTraining
 from foretrain.problems._protocols import OnePassSGD as OnePassSGD
 from foretrain.problems._protocols import Ridge as Ridge
-from foretrain.problems._protocols import Schedule as Schedule
 from foretrain.problems._protocols import protocol_named as protocol_named
+from foretrain.problems._schedule import Schedule as Schedule
 from foretrain.problems._times import protocol_times as protocol_times
 from foretrain.problems._times import read_times as read_times
 

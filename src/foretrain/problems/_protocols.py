@@ -1,80 +1,19 @@
-r"""How it is trained: declarations of training protocols and learning-rate schedules.
+r"""How it is trained: declarations of training protocols.
 
 The objective is $\frac1{2P}\sum_\mu|y_\mu-f(x_\mu)|^2$ for every protocol with a learning rate or a time;
 one unit of time of a flow is one step at learning rate 1. `ridge` belongs to $\frac1P|y-f|^2+\text{ridge}|W|^2$.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from jaxtyping import Float
 
-from foretrain._declaration import Declaration, choice, custom, flag, integer, number, show
+from foretrain._declaration import Declaration, WrongKey, choice, custom, flag, integer, number, show
 from foretrain.errors import nearest
 from foretrain.parameterization import DECAYS, OPTIMIZERS
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Schedule(Declaration):
-    r"""Factors on the learning rate, one per step.
-
-    Step $s=0,1,\dots$ uses $\eta\cdot\text{factor}_s$. All shapes rise linearly from $1/(\text{warmup}+1)$ during `warmup` steps.
-    Afterwards: `constant` stays 1; `linear` and `cosine` fall to `final` at step `steps`; `wsd` (warm-up, stable, decay)
-    stays 1 and falls linearly to `final` over the last `decay` steps. After `steps` the factor stays at `final`.
-
-    Args:
-        shape: `"constant"`, `"linear"`, `"cosine"` or `"wsd"`.
-        steps: Length of the schedule; not needed for `constant`.
-        warmup: Steps of warm-up.
-        decay: Steps of the last phase of `wsd`; a fifth of `steps` by default.
-        final: Last factor.
-    """
-
-    kind = "schedule"
-
-    shape: str = choice(("constant", "linear", "cosine", "wsd"), axis=False)
-    steps: int | None = integer(low=1, axis=False, default=None)
-    warmup: int = integer(low=0, axis=False, default=0)
-    decay: int | None = integer(low=1, axis=False, default=None)
-    final: float = number(low=0.0, high=1.0, axis=False, default=0.0)
-
-    def _check(self) -> None:
-        if self.shape != "constant" and self.steps is None:
-            raise self._wrong("steps", f"missing; a {self.shape!r} schedule needs its length")
-        if self.steps is not None and self.warmup + (self.decay or 0) > self.steps:
-            raise self._wrong(
-                "warmup", f"expected warmup + decay <= steps = {self.steps}, got {self.warmup + (self.decay or 0)}"
-            )
-
-    def factors(self, steps: int) -> Float[np.ndarray, " steps"]:
-        """The factors of the first `steps` steps."""
-        s = np.arange(steps, dtype=np.float64)
-        warm = np.minimum((s + 1) / (self.warmup + 1), 1.0)
-        if self.steps is None or self.shape == "constant":
-            return warm
-        length = self.steps
-        if self.shape == "wsd":
-            decay = self.decay if self.decay is not None else max(1, length // 5)
-            progress = (s - (length - decay)) / decay
-        else:
-            progress = (s - self.warmup) / max(1, length - self.warmup)
-        progress = np.clip(progress, 0.0, 1.0)
-        if self.shape == "cosine":
-            progress = (1 - np.cos(np.pi * progress)) / 2
-        return warm * (1 - (1 - self.final) * progress)
-
-
-def _parse_schedule(value: Any) -> Schedule | None:
-    if value is None or isinstance(value, Schedule):
-        return value
-    if isinstance(value, str):
-        value = {"shape": value}
-    if not isinstance(value, Mapping):
-        raise ValueError(f"expected a schedule such as {{shape = 'cosine', steps = 1000}}, got {show(value)}")
-    table = {k: v for k, v in value.items() if k != "kind"}
-    return Schedule.from_table(table, "schedule")
+from foretrain.problems._low_precision import BITS, Precision, parse_precision
+from foretrain.problems._schedule import Schedule, parse_network_schedule, parse_schedule
 
 
 def _samples() -> Any:
@@ -139,7 +78,7 @@ class GradientDescent(AbstractProtocol):
 
     learning_rate: float | tuple[float, ...] = number(low=0.0, low_open=True)
     samples: float | tuple[float, ...] | None = _samples()
-    schedule: Schedule | None = custom(_parse_schedule, default=None)
+    schedule: Schedule | None = custom(parse_schedule, default=None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -183,7 +122,7 @@ class SGD(AbstractProtocol):
     batch_size: int | tuple[int, ...] = integer(low=1)
     samples: float | tuple[float, ...] | None = _samples()
     replacement: bool = flag(default=True)
-    schedule: Schedule | None = custom(_parse_schedule, default=None)
+    schedule: Schedule | None = custom(parse_schedule, default=None)
 
     def _check(self) -> None:
         smallest, largest = np.min(np.inf if self.samples is None else self.samples), np.max(self.batch_size)
@@ -208,7 +147,7 @@ class OnePassSGD(AbstractProtocol):
 
     learning_rate: float | tuple[float, ...] = number(low=0.0, low_open=True)
     batch_size: int | tuple[int, ...] = integer(low=1)
-    schedule: Schedule | None = custom(_parse_schedule, default=None)
+    schedule: Schedule | None = custom(parse_schedule, default=None)
     exact_gaussian: bool = flag(default=False)
 
     samples: ClassVar[None] = None
@@ -244,7 +183,7 @@ class NetworkTraining(AbstractProtocol):
         learning_rate: The rate that is tuned (axis).
         batch_size: Samples of a step; `None` is all of them (axis).
         samples: Training rows; all of them by default (axis).
-        schedule: Factors on the learning rate; several are an axis.
+        schedule: Factors on the learning rate; several are an axis. One without `steps` stretches over the `horizon`.
         loss: `"mse"` or `"cross-entropy"`.
         weight_decay: Decay, times the parameterization's factor (axis).
         decay: `"lr-multiplied"`, $w\leftarrow w(1-c\lambda)$, or `"independent"`, $w\leftarrow w(1-\lambda)$; `adamw` and `lion`. SGD adds
@@ -256,6 +195,9 @@ class NetworkTraining(AbstractProtocol):
         centre: Subtract the network's output at the start, which takes away most of the randomness of a seed.
         fresh: Draw every batch anew, with replacement, instead of going through shuffled epochs.
         dtype: `"float32"` or `"float64"`.
+        horizon: Steps of a whole run (axis). With it `inf` is a time, the end of the run, and the default one.
+        precision: Few bits for weights, activations, keys and values, and for the weights after training; its lists are the axes
+            `weight_bits`, `activation_bits` and `kv_bits`.
     """
 
     kind = "network"
@@ -265,7 +207,7 @@ class NetworkTraining(AbstractProtocol):
     optimizer: str | tuple[str, ...] = choice(OPTIMIZERS, default="sgd")
     batch_size: int | tuple[int, ...] | None = integer(low=1, default=None)
     samples: float | tuple[float, ...] | None = _samples()
-    schedule: Schedule | tuple[Schedule, ...] | None = custom(_parse_schedule, axis=True, default=None)
+    schedule: Schedule | tuple[Schedule, ...] | None = custom(parse_network_schedule, axis=True, default=None)
     loss: str = choice(("mse", "cross-entropy"), axis=False, default="mse")
     weight_decay: float | tuple[float, ...] = number(low=0.0, default=0.0)
     decay: str = choice(DECAYS, axis=False, default="lr-multiplied")
@@ -276,12 +218,48 @@ class NetworkTraining(AbstractProtocol):
     centre: bool = flag(default=False)
     fresh: bool = flag(default=False)
     dtype: str = choice(("float32", "float64"), axis=False, default="float32")
+    horizon: int | tuple[int, ...] | None = integer(low=1, default=None)
+    precision: Precision | None = custom(parse_precision, default=None)
 
     def _check(self) -> None:
+        schedules = self.schedule if isinstance(self.schedule, tuple) else (self.schedule,)
+        if self.horizon is None and any(one is not None and one.stretches for one in schedules):
+            raise self._wrong(
+                "schedule", "steps missing; a schedule needs its length, or the training a horizon to stretch it over"
+            )
+        horizons = self.horizon if isinstance(self.horizon, tuple) else (self.horizon,)
+        for one in (schedule for schedule in schedules if schedule is not None and schedule.stretches):
+            for horizon in horizons:
+                try:
+                    one.over(horizon)
+                except WrongKey as error:
+                    raise self._wrong("schedule", f"over horizon = {horizon}: {error.key}: {error.message}") from None
+        if self.centre and self.precision is not None and self.precision.post:
+            raise self._wrong(
+                "centre",
+                "expected false with precision.post: rounded weights do not start where the subtracted output does",
+            )
         decays = self.weight_decay if isinstance(self.weight_decay, tuple) else (self.weight_decay,)
         optimizers = self.optimizer if isinstance(self.optimizer, tuple) else (self.optimizer,)
         if "adam" in optimizers and any(decay > 0 for decay in decays):
             raise self._wrong("weight_decay", "no rule is known for Adam with decay in the gradient; use 'adamw'")
+
+    def axes(self) -> dict[str, tuple]:
+        """The fields that hold several values; those of the precision come last, as `weight_bits` and so on."""
+        own = {} if self.precision is None else self.precision.axes()
+        return super().axes() | {name: own[field] for name, field in BITS.items() if field in own}
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed, also those of the precision by the names of their axes."""
+        bits = {field: changes.pop(name) for name, field in BITS.items() if name in changes}
+        if bits:
+            changes["precision"] = (changes.get("precision") or self.precision or Precision()).replace(**bits)
+        return super().replace(**changes)
+
+    def bits(self) -> dict[str, Any]:
+        """Precision of weights, activations, keys and values by the names of their axes; `inf` where it is full."""
+        found = self.precision or Precision()
+        return {name: getattr(found, field) for name, field in BITS.items()}
 
 
 PROTOCOLS: dict[str, type[AbstractProtocol]] = {

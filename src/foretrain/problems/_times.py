@@ -65,7 +65,7 @@ def protocol_times(protocol: AbstractProtocol, times: Any, owner: str) -> Float[
 
     Args:
         protocol: Decides whether times count steps, and whether there is a time at all.
-        times: What the user gave.
+        times: What the user gave; where the protocol has a horizon, the end of the run by default.
         owner: Who is named in errors.
 
     Raises:
@@ -78,6 +78,8 @@ def protocol_times(protocol: AbstractProtocol, times: Any, owner: str) -> Float[
             )
         return None
     if times is None:
+        if getattr(protocol, "horizon", None) is not None:
+            return np.array([np.inf])
         raise WrongKey(owner, "times", f"missing; {protocol.kind!r} needs a list or {{start, stop, points, spacing}}")
     return read_times(times, discrete=protocol.discrete, owner=owner)
 

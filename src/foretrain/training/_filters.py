@@ -145,7 +145,7 @@ def _gradient_descent(
 
 def _scheduled(rate: float, schedule: Schedule, u: Eigenvalues, t: Times) -> tuple[Filter, Filter]:
     """The product over steps: equal factors are taken together, and all steps after the schedule are one power."""
-    varying = max(schedule.warmup, schedule.steps or 0)
+    varying = schedule.last
     last = schedule.factors(varying + 1)[-1]
     factors = schedule.factors(int(min(varying, t.max(initial=0.0))))
     logs, odd = np.zeros_like(u), np.zeros(u.shape, dtype=bool)

@@ -2,7 +2,10 @@
 
 import math
 
-from foretrain._declaration import Declaration
+import numpy as np
+from jaxtyping import Float
+
+from foretrain._declaration import Declaration, WrongKey
 from foretrain.problems import AbstractNetwork, ConvResNet, NetworkTraining, Transformer, ViT
 from foretrain.problems._networks import is_finite
 from foretrain.tasks import AbstractDataTask, AbstractTokenTask
@@ -35,7 +38,36 @@ def untrainable_network(task: Declaration, model: Declaration, training: Declara
         return "samples means nothing on tokens, where every step draws windows; leave it out"
     if training.samples is not None and math.isinf(training.samples):  # type: ignore[arg-type]
         return "samples = inf on data: there are only as many rows as the set holds"
+    has_attention = isinstance(model, (Transformer, ViT))
+    if training.precision is not None and training.precision.kv != math.inf and not has_attention:
+        return f"the network {model.kind!r} has no attention, so no keys and values to round; leave kv out of the precision"
     return None
+
+
+def check_steps(training: NetworkTraining, times: Float[np.ndarray, " time"], who: str) -> None:
+    """Refuse times that a run does not have.
+
+    Args:
+        training: With or without axes.
+        times: Numbers of steps; `inf` is the end of the run.
+        who: Named in the error.
+
+    Raises:
+        WrongKey: `inf` without a horizon, or a time after it.
+    """
+    if training.horizon is None:
+        if np.any(np.isinf(times)):
+            raise WrongKey(
+                who,
+                "times",
+                f"expected finite numbers of steps for {training.kind!r}, got inf, which is the end of a run that has a horizon",
+            )
+        return
+    shortest, last = int(np.min(training.horizon)), float(np.max(times, where=np.isfinite(times), initial=0.0))
+    if last > shortest:
+        raise WrongKey(
+            who, "times", f"expected at most the horizon, {shortest} steps, got {last:g}; inf is the end of every run"
+        )
 
 
 def wrong_images(model: AbstractNetwork, inputs: int) -> str | None:

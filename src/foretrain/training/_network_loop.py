@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int32
 
+from foretrain._formats import top_level
 from foretrain.problems import Problem
 from foretrain.training._network_data import NetworkData
-from foretrain.training._network_program import NUMERIC, Program, Shape, program_of
+from foretrain.training._network_post import deployed_losses
+from foretrain.training._network_program import NUMERIC, TOP, Program, Shape, compiled_precision, program_of
 from foretrain.training._network_state import ChunkState
 
 # Examples (rows, windows of tokens) that are evaluated at once.
@@ -46,6 +48,11 @@ class Sweep:
         """The protocol."""
         return self.problem.training
 
+    @property
+    def post(self) -> tuple[int, ...]:
+        """Bits that weights are rounded to after training."""
+        return () if self.training.precision is None else self.training.precision.post
+
     def program(self, *, single_threaded: bool = False) -> Program:
         """The compiled program of all runs.
 
@@ -55,6 +62,7 @@ class Sweep:
         traced = tuple(name for name in NUMERIC if name == "learning_rate" or name in self.training.axes())
         # What does not enter the program must not tell two programs apart.
         same: dict[str, Any] = dict.fromkeys(traced, 0.5) | {"schedule": None, "batch_size": None, "samples": None}
+        same |= {"horizon": None, "precision": compiled_precision(self.training)}
         data = self.data
         return program_of(
             Shape(
@@ -94,6 +102,8 @@ class ChunkResult:
         diverged: Whether the run blew up.
         seconds: Spent on steps.
         steps: Steps taken, over all runs.
+        train_loss_post: As `train_loss`, with weights that were rounded after training.
+        test_loss_post: The same for `test_loss`.
     """
 
     train_loss: Losses
@@ -102,6 +112,8 @@ class ChunkResult:
     diverged: Bool[np.ndarray, "seeds points"]
     seconds: float
     steps: int
+    train_loss_post: Float[np.ndarray, "seeds points time post"]
+    test_loss_post: Float[np.ndarray, "seeds points time post"]
 
 
 def block_steps(sweep: Sweep, runs: int, seeds: int, flops: float) -> int:
@@ -147,7 +159,7 @@ def run_chunk(
         with program.lock:  # another thread then finds everything compiled
             run = Run(sweep, program, seeds, points, data, block)
             run.compile()
-            record = _Record(len(seeds), len(points), len(sweep.times), sweep.data.target_scale)
+            record = _Record(len(seeds), len(points), len(sweep.times), sweep.data.target_scale, len(sweep.post))
             record.start(run.losses())
         position = done = 0
         found = None if kept is None else kept.load(run.state)
@@ -168,11 +180,22 @@ def run_chunk(
                 check((last - done) * runs)
                 done = last
             record.add(position, run.losses())
+            if sweep.post and not record.diverged.all():
+                record.add_post(position, *deployed_losses(run))
             position = len(sweep.times) if record.diverged.all() else position + 1
             if kept is not None:
                 now = {"position": np.asarray(position), "done": np.asarray(done), **vars(record)}
                 kept.save(now, run.state, last=position == len(sweep.times))
-    return ChunkResult(record.train, record.test, record.accuracy, record.diverged, seconds, taken * runs)
+    return ChunkResult(
+        record.train,
+        record.test,
+        record.accuracy,
+        record.diverged,
+        seconds,
+        taken * runs,
+        record.train_post,
+        record.test_post,
+    )
 
 
 class Run:
@@ -200,13 +223,17 @@ class Run:
         self.sweep, self.program, self.seeds, self.data, self.block = sweep, program, seeds, data, block
         names = program.shape.traced
         self.hyper = {n: jnp.asarray([sweep.points[p][n] for p in points], dtype) for n in names}
+        precision = training.precision
+        if precision is not None and isinstance(precision.weights, int):
+            self.hyper[TOP] = jnp.full(len(points), top_level(precision.weights), dtype)
         starts = [program.start(jax.random.key(seed)) for seed in seeds]
         starts = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *starts)
         self.state = program.prepare(starts, self.hyper)
         self.starts = starts if training.centre else None
         steps = max(1, sweep.times[-1])
-        schedule = training.schedule
-        self.factors = None if schedule is None else jnp.asarray(schedule.factors(steps), dtype)
+        schedule = None if training.schedule is None else training.schedule.over(training.horizon)
+        # In blocks of one size, so that runs of any length share a compiled program.
+        self.factors = None if schedule is None else np.pad(schedule.factors(steps).astype(dtype), (0, block))
         found = [_blocks(sweep, seed) for seed in seeds]
         self.rows = jnp.asarray(np.stack([rows for rows, _ in found]))
         self.kept = found[0][1]
@@ -225,13 +252,21 @@ class Run:
         table = np.stack(parts)
         if training.batch_size is not None:
             table = np.pad(table, ((0, 0), (0, self.block - table.shape[1]), (0, 0)))
-        ends = np.int32(0), np.int32(last - first)
-        arguments = (self.starts, self.hyper, self.factors, self.data, jnp.asarray(table), *ends)
+        factors = None if self.factors is None else jnp.asarray(self.factors[first : first + self.block])
+        ends = np.int32(first), np.int32(0), np.int32(last - first)
+        arguments = (self.starts, self.hyper, factors, self.data, jnp.asarray(table), *ends)
         self.state = jax.block_until_ready(self.program.advance(self.state, *arguments))
 
     def losses(self) -> tuple[Float[np.ndarray, "seeds points 2"], Float[np.ndarray, "seeds points 2"]]:
         """Means of loss and accuracy over training and test examples."""
-        found = np.asarray(self.program.evaluate(self.state[0], self.starts, self.data, self.rows), np.float64)
+        return self.losses_of(self.state[0])
+
+    def losses_of(
+        self, params: Any, *, deployed: bool = False
+    ) -> tuple[Float[np.ndarray, "seeds points 2"], Float[np.ndarray, "seeds points 2"]]:
+        """The same for given weights, which are taken as they are when they are `deployed`."""
+        arguments = (params, self.starts, self.hyper, self.data, self.rows)
+        found = np.asarray(self.program.evaluate(*arguments, deployed=deployed), np.float64)
         found = np.moveaxis(found, 3, 2).reshape(*found.shape[:2], 2, -1)
         (a, b), (c, d) = self.kept
         with np.errstate(over="ignore", invalid="ignore"):
@@ -251,9 +286,10 @@ def _blocks(sweep: Sweep, seed: int) -> tuple[Int32[np.ndarray, "blocks size"], 
 class _Record:
     """Losses of a chunk over time."""
 
-    def __init__(self, seeds: int, points: int, times: int, scale: float):
+    def __init__(self, seeds: int, points: int, times: int, scale: float, post: int):
         shape = (seeds, points, times)
         self.train, self.test = np.full(shape, np.inf), np.full(shape, np.inf)
+        self.train_post, self.test_post = np.full((*shape, post), np.inf), np.full((*shape, post), np.inf)
         self.accuracy = np.full(shape, np.nan)
         self.diverged = np.zeros((seeds, points), bool)
         self.scale = np.asarray(scale)
@@ -272,3 +308,11 @@ class _Record:
         fine = ~self.diverged
         for array, values in ((self.train, train), (self.test, test), (self.accuracy, right)):
             array[..., position][fine] = values[fine]
+
+    def add_post(
+        self, position: int, train: Float[np.ndarray, "seeds points post"], test: Float[np.ndarray, "seeds points post"]
+    ) -> None:
+        """Losses with rounded weights at a time."""
+        fine = ~self.diverged
+        for array, values in ((self.train_post, train), (self.test_post, test)):
+            array[..., position, :][fine] = np.where(np.isfinite(values[fine]), values[fine], np.inf)

@@ -6,6 +6,7 @@ every run of a shape. Runs are laid out as (seeds, points of numeric axes): poin
 
 import dataclasses
 import functools
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,12 +17,32 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int32
 
-from foretrain.parameterization import make_optimizer
-from foretrain.problems import AbstractNetwork, NetworkTraining
+from foretrain.networks._low_precision import input_grams, quantize_activations, quantize_weights
+from foretrain.parameterization import Parameterization, make_optimizer
+from foretrain.problems import AbstractNetwork, NetworkTraining, Precision
 from foretrain.training._network import build_network, parameterize_network
+
+EXAMPLES = "examples"
+"""Name of the mapped axis of examples, over which activations share a scale."""
 
 NUMERIC = ("learning_rate", "weight_decay", "momentum", "epsilon")
 """Axes of a training that only change numbers."""
+
+TOP = "weight_top"
+"""Largest level of weights that are rounded to integers: an argument too, so that one program serves all widths."""
+
+
+def compiled_precision(training: NetworkTraining) -> Precision | None:
+    """The precision as far as a program depends on it: `None` for full, and one width that stands for all integers.
+
+    Args:
+        training: A training without axes.
+    """
+    found = training.precision
+    if found is None or found.is_full:
+        return None
+    same: dict[str, Any] = {"post": (), "post_method": "nearest"}
+    return found.replace(**same, **({"weights": 8} if isinstance(found.weights, int) else {}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +111,15 @@ class Program:
         self._params = params
         self._parameterization = parameterization.like(params)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+        self.params_no_embed = self.parameters - _embedded(parameterization, shape.context is not None)
         options = {"xla_cpu_multi_thread_eigen": False} if shape.single_threaded else None
         compiled = functools.partial(jax.jit, compiler_options=options)
         self.start: Callable[[Any], Any] = compiled(lambda key: eqx.partition(make(key=key)[0], trained)[0])
         self.prepare: Callable[..., Any] = compiled(self._prepare)
         self.advance: Callable[..., Any] = compiled(self._advance, donate_argnums=0)
-        self.evaluate: Callable[..., Any] = compiled(self._evaluate)
+        self.evaluate: Callable[..., Any] = compiled(self._evaluate, static_argnames="deployed")
+        self.round_weights: Callable[..., Any] = compiled(self._round_weights)
+        self.grams: Callable[..., Any] = compiled(self._grams)
 
     def forward(self, batch: int) -> Any:
         """The traced outputs of a batch.
@@ -107,9 +131,13 @@ class Program:
         one, kind = (shape.inputs, shape.dtype) if shape.context is None else (shape.context, jnp.dtype("int32"))
         with jax.enable_x64(shape.training.dtype == "float64"):
             examples = jax.ShapeDtypeStruct((batch, one), kind)
-            return jax.make_jaxpr(lambda params, x: self._outputs(params, None, x))(self._params, examples).jaxpr
+            return jax.make_jaxpr(lambda params, x: self._outputs(params, None, {TOP: 127.0}, x))(
+                self._params, examples
+            ).jaxpr
 
-    def _optimizer(self, hyper: Mapping[str, Array], factors: Array | None) -> optax.GradientTransformation:
+    def _optimizer(
+        self, hyper: Mapping[str, Array], factors: Array | None, offset: Array | int = 0
+    ) -> optax.GradientTransformation:
         training = self.shape.training
         numbers = {name: getattr(training, name) for name in NUMERIC} | dict(hyper)
         return make_optimizer(
@@ -119,14 +147,26 @@ class Program:
             second_momentum=training.second_momentum,
             eps=numbers["epsilon"],
             weight_decay=numbers["weight_decay"],
-            schedule=None if factors is None else lambda step: factors[step],
+            schedule=None if factors is None else lambda step: factors[step - offset],
             clip_norm=training.clip_norm,
         )
 
-    def _outputs(self, params: Any, start: Any, examples: Array) -> Array:
+    def _network(self, params: Any, numbers: Mapping[str, Any], deployed: bool = False) -> Any:
+        """With rounded weights (unless they were already, for deployment), activations, keys and values where declared."""
+        precision = self.shape.training.precision
+        if precision is None:
+            return eqx.combine(params, self._static)
+        if precision.weights != math.inf and not deployed:
+            params = quantize_weights(params, precision.weights, top=numbers.get(TOP))  # type: ignore[arg-type]
+        network = eqx.combine(params, self._static)
+        return quantize_activations(network, precision.activations, precision.kv, EXAMPLES)  # type: ignore[arg-type]
+
+    def _outputs(
+        self, params: Any, start: Any, numbers: Mapping[str, Any], examples: Array, deployed: bool = False
+    ) -> Array:
         """Of a batch; minus those of the start when that is given."""
-        found = jax.vmap(eqx.combine(params, self._static))(examples)
-        return found if start is None else found - jax.vmap(eqx.combine(start, self._static))(examples)
+        found = _over_examples(self._network(params, numbers, deployed))(examples)
+        return found if start is None else found - _over_examples(self._network(start, numbers))(examples)
 
     def _gather(self, data: Mapping[str, Array], rows: Int32[Array, " batch"]) -> tuple[Array, Array]:
         if self.shape.context is None:
@@ -167,21 +207,22 @@ class Program:
         state: Any,
         starts: Any,
         hyper: Mapping[str, Float[Array, " points"]],
-        factors: Float[Array, " steps"] | None,
+        factors: Float[Array, " block"] | None,
         data: Mapping[str, Array],
         table: Int32[Array, "seeds block batch"],
+        offset: Int32[Array, ""],
         first: Int32[Array, ""],
         last: Int32[Array, ""],
     ) -> Any:
-        """Every run `last - first` steps further, with the batches at those places of the table."""
+        """Every run `last - first` steps further, with the batches and factors at those places; `offset` steps came before them."""
         scale = 0.5 if self.shape.loss == "mse" else 1.0
         single = table.shape[1] == 1
 
         def one(state: Any, start: Any, numbers: Any, own: Array) -> Any:
-            optimizer = self._optimizer(numbers, factors)
+            optimizer = self._optimizer(numbers, factors, offset)
 
             def objective(params: Any, examples: Array, targets: Array) -> Array:
-                return scale * jnp.mean(self._losses(self._outputs(params, start, examples), targets))
+                return scale * jnp.mean(self._losses(self._outputs(params, start, numbers, examples), targets))
 
             def step(s: Array, state: Any) -> Any:
                 params, memory = state
@@ -195,21 +236,67 @@ class Program:
         return _over_runs(one, (state, starts, hyper, table), (0, 0, None, 0), (0, None, 0, None))
 
     def _evaluate(
-        self, params: Any, starts: Any, data: Mapping[str, Array], rows: Int32[Array, "seeds blocks size"]
+        self,
+        params: Any,
+        starts: Any,
+        hyper: Mapping[str, Float[Array, " points"]],
+        data: Mapping[str, Array],
+        rows: Int32[Array, "seeds blocks size"],
+        *,
+        deployed: bool = False,
     ) -> Float[Array, "seeds points blocks 2 size"]:
-        """Loss and accuracy of every example, block by block."""
+        """Loss and accuracy of every example, block by block; `deployed` weights are taken as they are."""
 
-        def one(params: Any, start: Any, own: Array) -> Array:
+        def one(params: Any, start: Any, numbers: Any, own: Array) -> Array:
             def block(some: Array) -> Array:
                 examples, targets = self._gather(data, some)
-                outputs = self._outputs(params, start, examples)
+                outputs = self._outputs(params, start, numbers, examples, deployed)
                 losses = self._losses(outputs, targets)
                 right = jnp.zeros_like(losses) if self.shape.classes is None else self._right(outputs, targets)
                 return jnp.stack([losses, right])
 
             return jax.lax.map(block, own)
 
-        return _over_runs(one, (params, starts, rows), (0, 0, 0), (0, None, None))
+        return _over_runs(one, (params, starts, hyper, rows), (0, 0, None, 0), (0, None, 0, None))
+
+    def _round_weights(
+        self, params: Any, hyper: Mapping[str, Float[Array, " points"]], top: Float[Array, ""] | None
+    ) -> Any:
+        """Weights as the network computes with them, then rounded to the nearest of `2 top + 1` levels unless that is `None`."""
+
+        def one(params: Any, numbers: Any) -> Any:
+            precision = self.shape.training.precision
+            if precision is not None and precision.weights != math.inf:
+                params = quantize_weights(params, precision.weights, top=numbers.get(TOP))  # type: ignore[arg-type]
+            return params if top is None else quantize_weights(params, 8, top=top)
+
+        return _over_runs(one, (params, hyper), (0, None), (0, 0))
+
+    def _grams(
+        self, params: Any, data: Mapping[str, Array], rows: Int32[Array, "seeds blocks size"]
+    ) -> list[Float[Array, "seeds points *stack in in"]]:
+        """Second moments of what enters every linear map with weights as they are."""
+
+        def one(params: Any, own: Array) -> Any:
+            network = self._network(params, {}, deployed=True)
+
+            def block(some: Array) -> Any:
+                return input_grams(lambda net, x: _over_examples(net)(x), network, self._gather(data, some)[0])
+
+            return [jnp.sum(part, axis=0) for part in jax.lax.map(block, own)]
+
+        return _over_runs(one, (params, rows), (0, 0), (0, None))
+
+
+def _over_examples(network: Any) -> Callable:
+    return jax.vmap(network, axis_name=EXAMPLES)
+
+
+def _embedded(parameterization: Parameterization, tokens: bool) -> int:
+    """Numbers in tables of tokens and positions and, on tokens, in the readout."""
+    roles = {"embedding", "tied", "output", "output_bias"} if tokens else {"embedding"}
+    tensors = [rule.tensor for rule in parameterization.tensors.values()]
+    return sum(math.prod(tensor.shape) for tensor in tensors if tensor.role in roles)
 
 
 def _over_runs(

@@ -12,11 +12,11 @@ from jaxtyping import Bool, Float
 
 from foretrain.errors import InvalidInput, UnsupportedProblem
 from foretrain.problems import Problem, protocol_times
-from foretrain.training._network_checks import wrong_images
+from foretrain.training._network_checks import check_steps, wrong_images
 from foretrain.training._network_data import network_data
 from foretrain.training._network_loop import ChunkResult, Sweep, block_steps, run_chunk
 from foretrain.training._network_plan import Cost, Plan, cost_of, in_turn, make_plan
-from foretrain.training._network_program import NUMERIC
+from foretrain.training._network_program import NUMERIC, Program
 from foretrain.training._network_state import Checkpoint
 
 Progress = Callable[[int, int, str], None]
@@ -41,6 +41,12 @@ class NetworkRuns:
         parameters: Trained numbers of one network.
         strategy: How the runs were spread over the machine.
         has_classes: Whether there are classes, so that an accuracy means something.
+        steps: Numbers of steps at the times; differ from these where a time is `inf`, the end of the run.
+        params_no_embed: `parameters` without tables of tokens and positions and, on tokens, without the readout.
+        tokens_per_step: Examples of a step, times the tokens of a window.
+        post: Bits that weights were rounded to after training.
+        train_loss_post: `train_loss` with rounded weights.
+        test_loss_post: `test_loss` with rounded weights.
     """
 
     train_loss: Float[np.ndarray, "points seeds time"]
@@ -55,6 +61,12 @@ class NetworkRuns:
     parameters: int
     strategy: str
     has_classes: bool
+    steps: Float[np.ndarray, " time"]
+    params_no_embed: int
+    tokens_per_step: int
+    post: tuple[int, ...]
+    train_loss_post: Float[np.ndarray, "points seeds time post"]
+    test_loss_post: Float[np.ndarray, "points seeds time post"]
 
 
 class RunsInterrupted(KeyboardInterrupt):
@@ -85,7 +97,7 @@ def run_network(
 
     Args:
         problem: A network on data or tokens. Its only axes may be `learning_rate`, `weight_decay`, `momentum` and `epsilon`.
-        times: Numbers of steps, as for `train`; 0 is before training.
+        times: Numbers of steps, as for `train`; 0 is before training, and `inf` the end of a run with a `horizon`.
         seeds: The seeds.
         progress: `progress(done, total, label)`, called now and then with steps over all runs.
         strategy: How runs are spread over the machine: `"single"` (one after another on all cores), `"vmap"` (batches of them),
@@ -144,7 +156,7 @@ def run_network(
     finished = [i for i in range(len(numbers)) if whole.complete[i]]
     if interrupted and not finished:
         raise KeyboardInterrupt
-    runs = _runs(sweep, grid, numbers, finished, whole, found, plan, cost, program.parameters)
+    runs = _runs(sweep, grid, numbers, finished, whole, found, plan, cost, program)
     if interrupted:
         raise RunsInterrupted(runs)
     return runs
@@ -171,16 +183,22 @@ def network_sweep(problem: Problem, times: Any) -> tuple[Sweep, Float[np.ndarray
         if reason is not None:
             raise UnsupportedProblem(f"run_network: {reason}.")
     grid = protocol_times(problem.training, times, "run_network")
-    if grid is None or np.any(np.isinf(grid)):
-        raise InvalidInput("run_network(times): expected finite numbers of steps, got inf.")
+    assert grid is not None  # networks have times
+    check_steps(problem.training, grid, "run_network")  # type: ignore[arg-type]
     numbers = {name: getattr(problem.training, name) for name in NUMERIC}
     filled = tuple({**{n: v for n, v in numbers.items() if n not in axes}, **point} for point in points)
-    steps = tuple(sorted({int(t) for t in grid}))
+    steps = tuple(sorted({int(t) for t in _steps(problem, grid)}))
     data = network_data(problem)
     reason = wrong_images(problem.model, data.inputs_size)  # type: ignore[arg-type]
     if reason is not None:
         raise UnsupportedProblem(f"run_network: {reason}.")
     return Sweep(problem, data, filled, steps), grid
+
+
+def _steps(problem: Problem, grid: Float[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:
+    """Numbers of steps at the times."""
+    horizon = problem.training.horizon  # type: ignore[attr-defined]
+    return grid if horizon is None else np.where(np.isinf(grid), float(horizon), grid)
 
 
 def _checked(seeds: Sequence[int]) -> tuple[int, ...]:
@@ -197,6 +215,7 @@ class _Whole:
     """All chunks in their places, and which seeds are finished at every point."""
 
     losses: Float[np.ndarray, "losses seeds points time"]
+    post: Float[np.ndarray, "losses seeds points time post"]
     diverged: Bool[np.ndarray, "seeds points"]
     complete: Bool[np.ndarray, " seeds"]
 
@@ -206,13 +225,16 @@ def _joined(
 ) -> _Whole:
     shape = (len(seeds), len(sweep.points))
     losses, diverged = np.full((3, *shape, len(sweep.times)), np.nan), np.zeros(shape, bool)
+    post = np.full((2, *shape, len(sweep.times), len(sweep.post)), np.nan)
     there = np.zeros(shape, bool)
     for number, result in found.items():
         place = np.ix_(*chunks[number])
         there[place], diverged[place] = True, result.diverged
         for part, values in zip(losses, (result.train_loss, result.test_loss, result.accuracy), strict=True):
             part[place] = values
-    return _Whole(losses, diverged, np.all(there, axis=1))
+        for part, values in zip(post, (result.train_loss_post, result.test_loss_post), strict=True):
+            part[place] = values
+    return _Whole(losses, post, diverged, np.all(there, axis=1))
 
 
 def _runs(
@@ -224,12 +246,15 @@ def _runs(
     found: dict[int, ChunkResult],
     plan: Plan,
     cost: Cost,
-    parameters: int,
+    program: Program,
 ) -> NetworkRuns:
-    places = [sweep.times.index(int(t)) for t in grid]
+    steps = _steps(sweep.problem, grid)
+    places = [sweep.times.index(int(t)) for t in steps]
     axes = sweep.problem.axes()
     seconds = sum(result.seconds for result in found.values()) / min(plan.workers, max(1, len(found)))
     losses = whole.losses[:, finished][..., places].swapaxes(1, 2)
+    post = whole.post[:, finished][:, :, :, places].swapaxes(1, 2)
+    batch = sweep.training.batch_size or sweep.data.samples
     if sweep.data.classes is None:
         losses[2] = np.nan
     return NetworkRuns(
@@ -240,7 +265,13 @@ def _runs(
         times=grid,
         steps_per_second=sum(result.steps for result in found.values()) / seconds if seconds > 0 else math.nan,
         flops_per_step=cost.flops,
-        parameters=parameters,
+        parameters=program.parameters,
         strategy=plan.strategy,
         has_classes=sweep.data.classes is not None,
+        steps=steps,
+        params_no_embed=program.params_no_embed,
+        tokens_per_step=batch * (sweep.data.context or 1),
+        post=sweep.post,
+        train_loss_post=post[0],
+        test_loss_post=post[1],
     )

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,11 +91,31 @@ def _collected(
             continue
         for suffix, values in zip(("", "_stderr"), mean_and_error(gathered(name)), strict=True):
             variables[name + suffix] = ((*axes, "time"), values)
+    if found[0].post:
+        for name in ("test_loss", "train_loss"):
+            for suffix, values in zip(("", "_stderr"), mean_and_error(gathered(f"{name}_post")), strict=True):
+                variables[f"{name}_post{suffix}"] = ((*axes, "post_bits", "time"), np.moveaxis(values, -1, -2))
+
+    def sized(of: Callable[[NetworkRuns], Any]) -> np.ndarray:
+        """What every network has, over the axes of the problem and perhaps time."""
+        array = np.stack([np.asarray(of(runs), np.float64) for runs in found])
+        array = array.reshape((*map(len, looped.values()), *[1] * len(inner), *array.shape[1:]))
+        array = np.transpose(array, [*(names[1:].index(axis) for axis in axes), *range(len(axes), array.ndim)])
+        return np.broadcast_to(array, (*map(len, axes.values()), *array.shape[len(axes) :]))
+
+    variables["params"] = (tuple(axes), sized(lambda runs: runs.parameters))
+    variables["params_no_embed"] = (tuple(axes), sized(lambda runs: runs.params_no_embed))
+    variables["tokens"] = ((*axes, "time"), sized(lambda runs: runs.tokens_per_step * runs.steps))
+    variables["flops"] = ((*axes, "time"), sized(lambda runs: runs.flops_per_step * runs.steps))
     gone = gathered("diverged").any(axis=0)
     variables["status"] = (tuple(axes), np.where(gone, "diverged", "ok"))
     coords = {name: np.asarray([label(value) for value in values]) for name, values in axes.items()}
     coords["time"] = times
+    if found[0].post:
+        coords["post_bits"] = np.asarray(found[0].post)
     attrs: dict[str, Any] = {**problem.facts(), "verb": "train", "seeds": len(seeds), "first_seed": int(seeds[0])}
+    bits = problem.training.bits()  # type: ignore[attr-defined]
+    attrs |= {name: value for name, value in bits.items() if not isinstance(value, tuple) and value != math.inf}
     attrs["networks"] = [
         {
             **{name: label(value) for name, value in zip(looped, place, strict=True)},
@@ -132,7 +152,9 @@ def label(value: Any) -> Any:
     """
     if not isinstance(value, Schedule):
         return value
-    parts = [value.shape] + ([] if value.steps is None else [f"{value.steps} steps"])
+    parts = [value.shape]
+    if value.steps is not None:
+        parts.append("the whole run" if value.stretches else f"{value.steps} steps")
     parts += [] if value.warmup == 0 else [f"warmup {value.warmup}"]
     parts += [] if value.decay is None else [f"decay {value.decay}"]
     parts += [] if math.isclose(value.final, 0.0) else [f"final {value.final:g}"]

@@ -35,7 +35,7 @@ from foretrain.training._draw import Draw
 from foretrain.training._evolution import evolve
 from foretrain.training._filters import max_stable_learning_rate
 from foretrain.training._linear_student import explicit_modes, linear_draws
-from foretrain.training._network_checks import untrainable_network
+from foretrain.training._network_checks import check_steps, untrainable_network
 from foretrain.training._network_train import has_network, train_networks
 from foretrain.training._sampling import Progress, run_seeds
 
@@ -145,8 +145,9 @@ def train(
         ('width', 'time')
     """
     grid = protocol_times(problem.training, times, "train")
-    stepped = isinstance(problem.training, (SGD, OnePassSGD, NetworkTraining))
-    if stepped and grid is not None and np.any(np.isinf(grid)):
+    if isinstance(problem.training, NetworkTraining) and grid is not None:
+        check_steps(problem.training, grid, "train")
+    elif isinstance(problem.training, (SGD, OnePassSGD)) and grid is not None and np.any(np.isinf(grid)):
         raise WrongKey("train", "times", f"expected finite numbers of steps for {problem.training.kind!r}, got inf")
     numbers = _seeds(seeds, seed)
     averaged = _averaged(problem, minibatches)

@@ -418,7 +418,7 @@ def dynamics_of(protocol: AbstractProtocol, times: np.ndarray) -> Dynamics:
 def _factors(schedule: Schedule, times: np.ndarray) -> np.ndarray:
     """Factors on the rate, one per step; after the schedule's end they stay what they are."""
     steps = times[np.isfinite(times)].max(initial=1.0) if np.all(np.isfinite(times)) else np.inf
-    length = int(min(max(steps, 1.0), (schedule.steps or schedule.warmup) + 1))
+    length = int(min(max(steps, 1.0), schedule.last + 1))
     return schedule.factors(length)
 
 
