@@ -103,8 +103,11 @@ def _inverse_factor(hessian: Float[np.ndarray, "in in"], damping: float) -> Floa
     try:
         root = cholesky(damped[::-1, ::-1], lower=True)[::-1, ::-1]
     except LinAlgError:
+        root = np.zeros_like(damped)
+    resolution = len(damped) * np.finfo(np.float64).eps * np.max(np.diag(damped))
+    if np.min(np.diag(root)) ** 2 <= resolution:
         raise InvalidInput(
             f"gptq(damping): the inputs leave directions that the matrix of second moments does not see, and damping = {damping:g} is "
             "too small to fill them; give more inputs, or damping = 0.01."
-        ) from None
+        )
     return solve_triangular(root, np.eye(len(root)))

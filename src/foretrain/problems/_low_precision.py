@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from foretrain._declaration import Declaration, choice, custom, show
+from foretrain._declaration import Declaration, WrongKey, choice, custom, show
 from foretrain._formats import read_bits, read_precision
 
 POST_METHODS = ("nearest", "gptq")
@@ -85,4 +85,7 @@ def parse_precision(value: Any) -> Precision | None:
         return value
     if not isinstance(value, Mapping):
         raise ValueError(f"expected a precision such as {{weights = 4, post = [3, 4]}}, got {show(value)}")
-    return Precision.from_table({k: v for k, v in value.items() if k != "kind"}, "precision")
+    try:
+        return Precision.from_table({k: v for k, v in value.items() if k != "kind"})
+    except WrongKey as error:
+        raise ValueError(f"{error.key}: {error.message}") from None

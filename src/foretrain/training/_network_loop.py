@@ -126,7 +126,9 @@ def block_steps(sweep: Sweep, runs: int, seeds: int, flops: float) -> int:
         flops: Of one step of one run.
     """
     batch = sweep.training.batch_size
-    gap = max(np.diff(sweep.times, prepend=0), default=1)
+    gap = int(max(np.diff(sweep.times, prepend=0), default=1))
+    if sweep.training.horizon is not None:  # runs of many lengths then share few programs
+        gap = 2 ** (gap - 1).bit_length()
     most = _STEPS if batch is None else min(_STEPS, _ENTRIES // (seeds * batch))
     return int(max(2, min(most, gap, _OPERATIONS / max(1.0, flops * runs))))
 

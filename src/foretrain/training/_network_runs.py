@@ -41,7 +41,7 @@ class NetworkRuns:
         parameters: Trained numbers of one network.
         strategy: How the runs were spread over the machine.
         has_classes: Whether there are classes, so that an accuracy means something.
-        steps: Numbers of steps at the times; differ from these where a time is `inf`, the end of the run.
+        horizon: Steps of a whole run, for times that are `inf`.
         params_no_embed: `parameters` without tables of tokens and positions and, on tokens, without the readout.
         tokens_per_step: Examples of a step, times the tokens of a window.
         post: Bits that weights were rounded to after training.
@@ -61,12 +61,17 @@ class NetworkRuns:
     parameters: int
     strategy: str
     has_classes: bool
-    steps: Float[np.ndarray, " time"]
-    params_no_embed: int
-    tokens_per_step: int
-    post: tuple[int, ...]
-    train_loss_post: Float[np.ndarray, "points seeds time post"]
-    test_loss_post: Float[np.ndarray, "points seeds time post"]
+    horizon: int | None = None
+    params_no_embed: int = 0
+    tokens_per_step: int = 0
+    post: tuple[int, ...] = ()
+    train_loss_post: Float[np.ndarray, "points seeds time post"] | None = None
+    test_loss_post: Float[np.ndarray, "points seeds time post"] | None = None
+
+    @property
+    def steps(self) -> Float[np.ndarray, " time"]:
+        """Numbers of steps at the times, also at `inf`, the end of a run."""
+        return steps_at(self.times, self.horizon)
 
 
 class RunsInterrupted(KeyboardInterrupt):
@@ -187,7 +192,7 @@ def network_sweep(problem: Problem, times: Any) -> tuple[Sweep, Float[np.ndarray
     check_steps(problem.training, grid, "run_network")  # type: ignore[arg-type]
     numbers = {name: getattr(problem.training, name) for name in NUMERIC}
     filled = tuple({**{n: v for n, v in numbers.items() if n not in axes}, **point} for point in points)
-    steps = tuple(sorted({int(t) for t in _steps(problem, grid)}))
+    steps = tuple(sorted({int(t) for t in steps_at(grid, problem.training.horizon)}))
     data = network_data(problem)
     reason = wrong_images(problem.model, data.inputs_size)  # type: ignore[arg-type]
     if reason is not None:
@@ -195,10 +200,14 @@ def network_sweep(problem: Problem, times: Any) -> tuple[Sweep, Float[np.ndarray
     return Sweep(problem, data, filled, steps), grid
 
 
-def _steps(problem: Problem, grid: Float[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:
-    """Numbers of steps at the times."""
-    horizon = problem.training.horizon  # type: ignore[attr-defined]
-    return grid if horizon is None else np.where(np.isinf(grid), float(horizon), grid)
+def steps_at(times: Float[np.ndarray, " time"], horizon: int | None) -> Float[np.ndarray, " time"]:
+    """Numbers of steps at the times.
+
+    Args:
+        times: Numbers of steps; `inf` is the end of the run.
+        horizon: Steps of a whole run.
+    """
+    return times if horizon is None else np.where(np.isinf(times), float(horizon), times)
 
 
 def _checked(seeds: Sequence[int]) -> tuple[int, ...]:
@@ -248,8 +257,8 @@ def _runs(
     cost: Cost,
     program: Program,
 ) -> NetworkRuns:
-    steps = _steps(sweep.problem, grid)
-    places = [sweep.times.index(int(t)) for t in steps]
+    horizon = sweep.training.horizon
+    places = [sweep.times.index(int(t)) for t in steps_at(grid, horizon)]
     axes = sweep.problem.axes()
     seconds = sum(result.seconds for result in found.values()) / min(plan.workers, max(1, len(found)))
     losses = whole.losses[:, finished][..., places].swapaxes(1, 2)
@@ -268,10 +277,10 @@ def _runs(
         parameters=program.parameters,
         strategy=plan.strategy,
         has_classes=sweep.data.classes is not None,
-        steps=steps,
+        horizon=horizon,
         params_no_embed=program.params_no_embed,
         tokens_per_step=batch * (sweep.data.context or 1),
         post=sweep.post,
-        train_loss_post=post[0],
-        test_loss_post=post[1],
+        train_loss_post=post[0] if sweep.post else None,
+        test_loss_post=post[1] if sweep.post else None,
     )
