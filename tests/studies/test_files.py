@@ -11,7 +11,7 @@ from foretrain.cli._templates import TEMPLATES
 from foretrain.errors import MissingData
 from foretrain.studies import compare, measure_study, parse_study, solve_study, summarize, train_study
 from foretrain.studies._transfer_plan import plan
-from foretrain.tasks import AbstractDataTask
+from foretrain.tasks import AbstractDataTask, AbstractTokenTask
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "studies").glob("*.toml"))
 NAMES = [path.stem for path in FILES]
@@ -67,7 +67,7 @@ def test_theory_is_within_seed_noise_of_training(path):
 )
 def test_data_studies_train_reduced(path):
     study = reduced(read_study(path))
-    assert isinstance(study.problem.task, AbstractDataTask)
+    assert isinstance(study.problem.task, AbstractDataTask | AbstractTokenTask)
     if study.problem.task.kind == "fashion-mnist":
         pytest.skip("60 000 images take a while: see the long test")
     curves = train_study(study)

@@ -81,25 +81,40 @@ def kaplan() -> Law:
     Kaplan et al. have no floor; a fit without one is the fit whose floor ends at its smallest value.
     """
 
-    def loss(params, tokens, N_c, D_c, alpha_N, alpha_D, E):
-        inside = np.exp(alpha_N / alpha_D * (np.log(N_c) - np.log(params))) + D_c / tokens
-        return E + np.exp(alpha_D * np.log(inside))
+    def logs(theta: np.ndarray, columns: np.ndarray, *, slopes: bool = True):
+        lnN_c, lnD_c, ln_n, ln_d, lnE = (theta[:, i, None] for i in range(5))  # in the order of the parameters below
+        lnN, lnD = np.log(columns)[:, None]
+        of_params, of_tokens = np.exp(ln_n - ln_d) * (lnN_c - lnN), lnD_c - lnD
+        inside = np.logaddexp(of_params, of_tokens)
+        power = np.exp(ln_d)
+        log = np.logaddexp(lnE, power * inside)
+        if not slopes:
+            return log, None
+        share, excess = np.exp(of_params - inside), np.exp(power * inside - log)
+        along = excess * power
+        pieces = [
+            along * share * np.exp(ln_n - ln_d),
+            along * (1.0 - share),
+            along * share * of_params,
+            along * (inside - share * of_params),
+            1.0 - excess,
+        ]
+        return log, np.stack(pieces, axis=1)
 
     scales = tuple(10.0**v for v in (8, 11, 14))
     steep = (0.08, 0.2, 0.5)
-    low = Parameter("alpha_D", steep, True, 1e-3, 10.0, "exponent of tokens")
-    return law_of(
+    return Law(
         "kaplan",
         "E + ((N_c / params)^(alpha_N / alpha_D) + D_c / tokens)^alpha_D",
-        loss,
         ("params", "tokens"),
         (
             amplitude("N_c", "parameters at which the first term is 1", scales),
             amplitude("D_c", "tokens at which the second term is 1", scales),
             Parameter("alpha_N", steep, True, 1e-3, 10.0, "exponent of parameters"),
-            low,
+            Parameter("alpha_D", steep, True, 1e-3, 10.0, "exponent of tokens"),
             floor(),
         ),
+        logs,
         source="arXiv 2001.08361",
     )
 

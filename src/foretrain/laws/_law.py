@@ -88,13 +88,13 @@ class Law:
         source: Where it is from.
 
     Example:
-        >>> from foretrain.laws import LAWS
-        >>> law = LAWS["chinchilla"]
+        >>> from foretrain.laws import law_named
+        >>> law = law_named("chinchilla")
         >>> law.formula
         'E + A / params^alpha + B / tokens^beta'
         >>> at = {"params": 1e9, "tokens": 2e10}
         >>> round(float(law.predict({"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}, at)), 4)
-        2.5286
+        2.5301
     """
 
     name: str

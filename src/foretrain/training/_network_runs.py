@@ -192,7 +192,8 @@ def network_sweep(problem: Problem, times: Any) -> tuple[Sweep, Float[np.ndarray
     check_steps(problem.training, grid, "run_network")  # type: ignore[arg-type]
     numbers = {name: getattr(problem.training, name) for name in NUMERIC}
     filled = tuple({**{n: v for n, v in numbers.items() if n not in axes}, **point} for point in points)
-    steps = tuple(sorted({int(t) for t in steps_at(grid, problem.training.horizon)}))
+    horizon: int | None = problem.training.horizon  # type: ignore[attr-defined]
+    steps = tuple(sorted({int(t) for t in steps_at(grid, horizon)}))
     data = network_data(problem)
     reason = wrong_images(problem.model, data.inputs_size)  # type: ignore[arg-type]
     if reason is not None:
