@@ -409,6 +409,25 @@ class TestFromCurves:
         runs = Runs.from_curves(self._curves(seconds=(("time", "width"), values)))
         assert runs["seconds"].tolist() == [0.0, 2.0, 4.0, 1.0, 5.0]
 
+    def test_rounding_after_training(self) -> None:
+        after = np.arange(12.0).reshape(2, 2, 3) + 5  # width, post_bits, time
+        after[0, 1, 2] = np.inf
+        curves = self._curves()
+        variables = {**curves.variables, "test_loss_post": (("width", "post_bits", "time"), after)}
+        curves = LearningCurves(variables, {**curves.coords, "post_bits": [3, 4]}, curves.attrs)  # type: ignore[arg-type]
+        runs = Runs.from_curves(curves)
+        assert runs["post_bits"].tolist() == [3] * 3 + [4] * 2 + [3] * 2 + [4] * 2
+        assert runs["loss"].tolist() == [4.0, 3.0, 2.0, 4.0, 3.0, 3.5, 1.5, 3.5, 1.5]
+        assert runs["loss_post"].tolist() == [5.0, 6.0, 7.0, 8.0, 9.0, 11.0, 13.0, 14.0, 16.0]
+        assert runs["delta"].tolist() == (runs["loss_post"] - runs["loss"]).tolist()
+        # Rows of one point share a name, rows of two points do not.
+        places = list(zip(runs["width"], runs["tokens"], strict=True))
+        names = dict(zip(places, runs["run"], strict=True))
+        assert [names[place] for place in places] == runs["run"].tolist()
+        assert len(set(names.values())) == len(names) == 5
+        assert any("3 of 12 points diverged or failed" in n for n in runs.notes)
+        assert any("delta is test_loss_post - test_loss" in n and "post_bits=3" in n for n in runs.notes)
+
     def test_no_loss(self) -> None:
         with pytest.raises(InvalidInput, match="expected test_loss, train_loss or loss; it has x"):
             Runs.from_curves(LearningCurves({"x": ((), np.array(1.0))}, {}, {}))

@@ -88,6 +88,9 @@ def read_curves(path: Path) -> Table:
 def table_of_curves(curves: LearningCurves) -> Table:
     """Every point of every curve as a row, with the dimensions and all variables over the same dimensions or fewer.
 
+    Where weights were also rounded after training, every point has a row for each of `post_bits`: `loss` is that before rounding,
+    `loss_post` that after, `delta` their difference, and `run` names the point, so that its rows are resampled together.
+
     Raises:
         InvalidInput: No loss among the variables, or no point that is usable.
     """
@@ -96,30 +99,44 @@ def table_of_curves(curves: LearningCurves) -> Table:
         raise InvalidInput(
             f"runs from learning curves: expected test_loss, train_loss or loss; it has {', '.join(curves.variables)}."
         )
-    dims = curves.dims[loss]
-    values = np.asarray(curves.values(loss), dtype=np.float64)
-    keep = np.isfinite(values).ravel()
-    notes = [f"loss is {loss}, over {', '.join(dims) or 'one point'}"] if loss != "loss" else []
+    after = f"{loss}_post" if f"{loss}_post" in curves else None
+    dims = curves.dims[loss] if after is None else curves.dims[after]
+    shape = tuple(len(curves.coords[dim]) for dim in dims)
+
+    def over(own: tuple[str, ...], array: np.ndarray) -> np.ndarray:
+        """A variable over all dimensions."""
+        order = sorted(range(len(own)), key=lambda i: dims.index(own[i]))
+        spread = np.transpose(array, order).reshape(
+            [length if d in own else 1 for d, length in zip(dims, shape, strict=True)]
+        )
+        return np.broadcast_to(spread, shape)
+
+    values = {name: over(*curves.variables[name]).astype(np.float64) for name in (loss, after) if name is not None}
+    keep = np.all([np.isfinite(array) for array in values.values()], axis=0).ravel()
+    notes = [f"loss is {loss}, over {', '.join(curves.dims[loss]) or 'one point'}"] if loss != "loss" else []
     if not keep.all():
         notes.append(f"{int((~keep).sum())} of {keep.size} points diverged or failed and are left out")
     if not keep.any():
         raise InvalidInput("runs from learning curves: every point diverged or failed.")
-    columns: dict[str, np.ndarray] = {}
-    for axis, dim in enumerate(dims):
-        shape = [1] * values.ndim
-        shape[axis] = -1
-        columns[dim] = _spread(curves.coords[dim].reshape(shape), values.shape, keep)
-    columns["loss"] = values.ravel()[keep]
+    columns = {dim: _kept(over((dim,), curves.coords[dim]), keep) for dim in dims}
+    columns["loss"] = _kept(values[loss], keep)
+    if after is not None:
+        columns["loss_post"] = _kept(values[after], keep)
+        columns["delta"] = columns["loss_post"] - columns["loss"]
+        points = over(curves.dims[loss], np.arange(curves.values(loss).size).reshape(curves.values(loss).shape))
+        columns["run"] = as_column([f"point {i}" for i in points.ravel()[keep]])
+        notes.append(
+            f"a row for each of post_bits: delta is {after} - {loss}; a law of the loss before rounding wants one of them, such as "
+            f"post_bits={curves.coords['post_bits'][0]:g}"
+        )
     left = []
     for name, (own, array) in curves.variables.items():
-        if name == loss or name == "status":
+        if name in values or name == "status":
             continue
         if not set(own) <= set(dims) or name in columns:
             left.append(name)
             continue
-        order = sorted(range(len(own)), key=lambda i: dims.index(own[i]))
-        shape = [len(curves.coords[d]) if d in own else 1 for d in dims]
-        columns[name] = _spread(np.transpose(array, order).reshape(shape), values.shape, keep)
+        columns[name] = _kept(over(own, array), keep)
     for name, value in curves.attrs.items():
         if (
             name not in columns
@@ -133,6 +150,6 @@ def table_of_curves(curves: LearningCurves) -> Table:
     return Table(columns, notes, np.flatnonzero(keep) + 1)
 
 
-def _spread(array: np.ndarray, shape: tuple[int, ...], keep: np.ndarray) -> np.ndarray:
-    flat = np.broadcast_to(array, shape).ravel()[keep]
+def _kept(array: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    flat = array.ravel()[keep]
     return flat.astype(np.float64) if flat.dtype.kind in "fiub" else as_column([str(v) for v in flat])
