@@ -13,9 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 
-_MOST_NUMBERS = (
-    2_000_000  # of one Jacobian of all starts of a chunk: it stays in the cache's neighbourhood, and memory stays small
-)
+# Of one Jacobian of all starts of a chunk: two megabytes, which stay in the cache of one core.
+_MOST_NUMBERS = 250_000
 _LONGEST_STEP = 2.0
 _RIDGE = 1e-12
 
