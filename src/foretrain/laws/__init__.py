@@ -8,6 +8,7 @@ from foretrain.laws._fit import Fit as Fit
 from foretrain.laws._fit import Objective as Objective
 from foretrain.laws._fit import fit as fit
 from foretrain.laws._forms import CATALOGUE as CATALOGUE
+from foretrain.laws._forms import law_for as law_for
 from foretrain.laws._forms import law_named as law_named
 from foretrain.laws._law import Law as Law
 from foretrain.laws._law import Parameter as Parameter

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from foretrain.laws._runs import Runs
 
 _LISTED = 6
+_BITS = ("weight_bits", "activation_bits", "kv_bits", "post_bits")  # may be infinite, and no law is a power of them
 _COUNTED = ("params", "params_no_embed", "tokens", "tokens_per_epoch", "flops")
 _FACTORS = {3: "thousands", 6: "millions", 9: "billions", 12: "trillions"}
 _EXACT = 0.01  # ln D given ln N varies by less than this: one per cent of tokens per parameter
@@ -102,7 +103,7 @@ def design_warnings(
     constant = [len(np.unique(column)) == 1 for column in np.transpose(values)]
     for name, same, column in zip(names, constant, np.transpose(values), strict=True):
         span = float(column.max() / column.min())
-        if not same and span < _NARROW:
+        if not same and span < _NARROW and name not in _BITS:
             found.append(
                 f"{law}: {name} spans a factor of {span:.3g} only; below {_NARROW:g} an exponent is hardly determined. "
                 "Add smaller or larger runs."
@@ -120,7 +121,7 @@ def _collinear(
     logs, found = np.log(values), []
     for i in range(len(names)):
         for j in range(i + 1, len(names)):
-            if constant[i] or constant[j]:
+            if constant[i] or constant[j] or names[i] in _BITS or names[j] in _BITS:
                 continue
             slope, spread = _line(logs[:, i], logs[:, j])
             if slope <= 0 or not low <= spread < high:
@@ -147,7 +148,7 @@ def _single_budget(
     logs, found = np.log(values), []
     for i in range(len(names)):
         for j in range(i + 1, len(names)):
-            if not (constant[i] or constant[j]):
+            if not (constant[i] or constant[j] or names[i] in _BITS or names[j] in _BITS):
                 slope, spread = _line(logs[:, i], logs[:, j])
                 if slope < 0 and spread < _CLOSE:
                     found.append(

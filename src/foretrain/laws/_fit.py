@@ -15,10 +15,10 @@ from jaxtyping import Float
 
 from foretrain.errors import InvalidInput
 from foretrain.laws._checks import design_refusals, design_warnings
-from foretrain.laws._forms import law_named
+from foretrain.laws._forms import law_for
 from foretrain.laws._law import Law
 from foretrain.laws._problem import Objective as Objective
-from foretrain.laws._problem import Problem, rows_of
+from foretrain.laws._problem import Problem, ranges_of, rows_of
 from foretrain.laws._runs import Runs
 
 STARTS, BOOTSTRAP, LEVEL = 64, 1000, 0.95
@@ -139,6 +139,8 @@ class Fit:
         rng = np.random.default_rng(0)
         draws = self.law.logs(self.samples, x, slopes=False)[0] if len(self.samples) else centre[None].repeat(1000, 0)
         draws = draws + spread * rng.standard_normal((len(draws), 1))
+        if self.law.noise:
+            draws, centre = self.law.smoothed(np.exp(draws)), self.law.smoothed(np.exp(centre))
         if noise and len(self.residuals):
             draws = draws + rng.choice(self.residuals, draws.shape)
         level = self.level if level is None else level
@@ -146,9 +148,8 @@ class Fit:
         # An interval that misses its own value has lost a skewed bootstrap; it is widened to it, never shifted.
         low, high = np.minimum(low, centre), np.maximum(high, centre)
         return {
-            "value": np.exp(centre).reshape(shape),
-            "low": np.exp(low).reshape(shape),
-            "high": np.exp(high).reshape(shape),
+            name: self.law.unsmoothed(scaled).reshape(shape)
+            for name, scaled in {"value": centre, "low": low, "high": high}.items()
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -233,8 +234,8 @@ def fit(
         >>> round(found.parameters["alpha"].value, 6), round(found.parameters["E"].value, 6)
         (0.34, 1.8)
     """
-    law = law_named(law, x=x) if isinstance(law, str) else law
     runs = runs if isinstance(runs, Runs) else Runs.from_columns(runs)
+    law = law_for(law, runs, x=x) if isinstance(law, str) else law
     objective = objective or Objective()
     data = rows_of(runs, law, group)
     if refusals := design_refusals(data.x.T, law.variables, len(law.parameters), law.name):
@@ -263,7 +264,7 @@ def fit(
         settings={**dataclasses.asdict(objective), "seed": seed, "bootstrap": bootstrap, "resampled": data.resampled},
         data={
             "source": runs.source,
-            "ranges": {v: (float(c.min()), float(c.max())) for v, c in zip(law.variables, data.x, strict=True)},
+            "ranges": ranges_of(law, data.x),
         },
     )
 

@@ -2,33 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
 from foretrain.errors import InvalidInput, nearest
+from foretrain.laws import _precision_forms as few_bits
 from foretrain.laws._law import Law, Parameter, law_of, sum_of_powers
-
-# A floor, or the amplitude of a term, below this is none: bounds keep fits that want a zero from walking to minus infinity.
-_TINY = 1e-9
-_EXPONENTS = (0.1, 0.35, 0.7, 1.2)
-
-
-def amplitude(name: str, meaning: str = "", start: tuple[float, ...] = ()) -> Parameter:
-    """A positive factor of a power; starts over the range that published laws have."""
-    return Parameter(
-        name, start or tuple(math.exp(v) for v in (0.0, 5.0, 10.0, 15.0, 20.0)), True, _TINY, 1e30, meaning
-    )
-
-
-def exponent(name: str, meaning: str = "", start: tuple[float, ...] = _EXPONENTS) -> Parameter:
-    """A power of a size, from 0 to 10."""
-    return Parameter(name, start, False, 0.0, 10.0, meaning)
-
-
-def floor(name: str = "E", meaning: str = "loss of infinite size and data") -> Parameter:
-    """What is left at infinite size."""
-    return Parameter(name, tuple(math.exp(v) for v in (-1.0, -0.3, 0.3, 0.9)), True, _TINY, 1e30, meaning)
+from foretrain.laws._parameters import TINY, amplitude, exponent, floor
+from foretrain.laws._runs import Runs
 
 
 def chinchilla() -> Law:
@@ -202,7 +184,7 @@ def shifted(x: str) -> Law:
         return E + A * np.exp(-alpha * np.log(at[x] + s))
 
     shift = Parameter(
-        "s", tuple(10.0**v for v in (0, 3, 6, 9)), True, _TINY, 1e30, f"{x} before which nothing is learned"
+        "s", tuple(10.0**v for v in (0, 3, 6, 9)), True, TINY, 1e30, f"{x} before which nothing is learned"
     )
     return law_of(
         "shifted",
@@ -234,7 +216,7 @@ def broken(x: str) -> Law:
             floor(),
             exponent("c_0"),
             Parameter("c_1", (-0.2, 0.3), False, -10.0, 10.0, "exponent gained at the break"),
-            Parameter("d", tuple(10.0**v for v in (3, 6, 9)), True, _TINY, 1e30, "where it breaks"),
+            Parameter("d", tuple(10.0**v for v in (3, 6, 9)), True, TINY, 1e30, "where it breaks"),
             Parameter("f", (0.3, 1.0), True, 0.02, 20.0, "how soft the break is"),
         ),
         source="arXiv 2210.14891",
@@ -300,12 +282,19 @@ def m4(x: str) -> Law:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A law by name: how it is made, and whether it takes any one variable."""
+    """A law by name: how it is made, whether it takes any one variable, and which variables it can be without.
+
+    A law with `optional` variables is made for a table: from those that vary there. The parameters of a part that never varies
+    could not be told from the others.
+    """
 
     make: Callable[..., Law]
     one_variable: bool = False
     summary: str = ""
+    optional: tuple[str, ...] = ()
 
+
+_PARTS = tuple(few_bits.PARTS)
 
 CATALOGUE: dict[str, Entry] = {
     "chinchilla": Entry(chinchilla, False, "parameters and tokens, an exponent each"),
@@ -318,18 +307,33 @@ CATALOGUE: dict[str, Entry] = {
     "shifted": Entry(shifted, True, "one variable, flat at its start"),
     "m4": Entry(m4, True, "one variable, leaving chance slowly"),
     "broken": Entry(broken, True, "one variable, two powers"),
+    "precision": Entry(few_bits.precision, False, "parts trained in few bits: fewer effective parameters", _PARTS),
+    "precision-untied": Entry(few_bits.precision_untied, False, "the same with two exponents", _PARTS),
+    "precision-unified": Entry(
+        few_bits.precision_unified, False, "training in few bits, and rounding after it", (*_PARTS, "post_bits")
+    ),
+    "precision-data": Entry(
+        few_bits.precision_data, False, "parts trained in few bits: fewer effective tokens", _PARTS
+    ),
+    "precision-additive": Entry(
+        few_bits.precision_additive, False, "parts trained in few bits: a loss of their own", _PARTS
+    ),
+    "ptq": Entry(few_bits.ptq, False, "degradation by rounding weights after training, exponential in bits"),
+    "ptq-power": Entry(few_bits.ptq_power, False, "degradation by rounding weights after training, a power of bits"),
+    "qat": Entry(few_bits.qat, False, "degradation by training in few bits, by size of a group"),
 }
 
 
-def law_named(name: str, *, x: str | None = None) -> Law:
+def law_named(name: str, *, x: str | None = None, having: Collection[str] | None = None) -> Law:
     """The law of that name.
 
     Args:
         name: One of `foretrain laws`.
         x: The variable, for laws of one variable.
+        having: Which of its optional variables the law has; all of them by default.
 
     Raises:
-        InvalidInput: No such law, or `x` is missing or not wanted.
+        InvalidInput: No such law, `x` is missing or not wanted, or the law is none without what is left out.
 
     Example:
         >>> from foretrain.laws import law_named
@@ -344,5 +348,35 @@ def law_named(name: str, *, x: str | None = None) -> Law:
             raise InvalidInput(f"law {name!r}: has one variable; name its column (x, or --x on the command line).")
         return entry.make(x)
     if x is not None:
-        raise InvalidInput(f"law {name!r}: needs {', '.join(entry.make().variables)}; leave x out.")
-    return entry.make()
+        raise InvalidInput(f"law {name!r}: needs {', '.join(entry.make().required)}; leave x out.")
+    if not entry.optional:
+        return entry.make()
+    return entry.make(tuple(v for v in entry.optional if having is None or v in having))
+
+
+def law_for(name: str, runs: Runs, *, x: str | None = None) -> Law:
+    """The law of that name, made for a table: with those of its optional variables that vary there.
+
+    Args:
+        name: One of `foretrain laws`.
+        runs: The table.
+        x: The variable, for laws of one variable.
+
+    Raises:
+        InvalidInput: As of `law_named`.
+
+    Example:
+        >>> from foretrain.laws import Runs, law_for
+        >>> runs = Runs({"params": [1e6, 1e7], "tokens": [1e8, 2e8], "weight_bits": [4, float("nan")], "loss": [4.0, 3.5]})
+        >>> law_for("precision", runs).names
+        ('A', 'B', 'E', 'alpha', 'gamma_w', 'P0_w')
+    """
+    optional = [v for v in (CATALOGUE[name].optional if name in CATALOGUE else ()) if v in runs]
+    for variable in optional:
+        if not runs.is_number(variable):
+            runs.numbers(variable)  # says which cells are text
+    return law_named(name, x=x, having=[v for v in optional if _varies(runs[v])])
+
+
+def _varies(bits: np.ndarray) -> bool:
+    return len(np.unique(np.where(np.isnan(bits), math.inf, bits))) > 1

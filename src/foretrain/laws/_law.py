@@ -86,6 +86,9 @@ class Law:
             when it is called with `slopes=False`.
         response: The column it predicts.
         source: Where it is from.
+        defaults: Variables that a table or a point may lack, with what is taken then: bits that are not given are infinite, full precision.
+        noise: Absolute size below which a measured response is noise and may be negative; 0 for responses that are positive. Residuals
+            are those of `smoothed`, which is the logarithm above it.
 
     Example:
         >>> from foretrain.laws import law_named
@@ -105,6 +108,13 @@ class Law:
     response: str = "loss"
     source: str = ""
     derived: Mapping[str, Callable[[Mapping[str, Any]], Any]] = dataclasses.field(default_factory=dict)
+    defaults: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    noise: float = 0.0
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Variables without a default."""
+        return tuple(v for v in self.variables if v not in self.defaults)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -143,17 +153,36 @@ class Law:
         Raises:
             InvalidInput: A variable is missing or not positive.
         """
-        missing = [v for v in self.variables if v not in at]
+        missing = [v for v in self.required if v not in at]
         if missing:
             raise InvalidInput(
-                f"law {self.name!r}: needs {', '.join(self.variables)}; {missing[0]!r} is missing"
+                f"law {self.name!r}: needs {', '.join(self.required)}; {missing[0]!r} is missing"
                 f"{nearest(missing[0], at)}. Given: {', '.join(at) or 'nothing'}."
             )
-        found = np.broadcast_arrays(*(np.asarray(at[v], dtype=np.float64) for v in self.variables))
+        given = {v: np.asarray(at.get(v, self.defaults.get(v)), dtype=np.float64) for v in self.variables}
+        for name, default in self.defaults.items():
+            given[name] = np.where(np.isnan(given[name]), default, given[name])
+        found = np.broadcast_arrays(*given.values())
         for name, values in zip(self.variables, found, strict=True):
             if not np.all(values > 0):
                 raise InvalidInput(f"law {self.name!r}: expected {name} > 0, got {np.min(values):g}.")
         return np.stack([values.reshape(-1) for values in found])
+
+    def smoothed(self, response: np.ndarray) -> np.ndarray:
+        r"""The scale on which residuals are taken: $\ln y$, or $\operatorname{arsinh}(y/2s)+\ln s$ with the noise $s$.
+
+        The second is $\ln y$ to $s^2/y^2$ for $y\gg s$ and $y/2s+\ln s$ for $|y|\ll s$: it weighs rows above the noise by their relative
+        error, rows below it by their absolute one, and needs no row to be positive.
+        """
+        if self.noise == 0.0:
+            return np.log(response)
+        return np.arcsinh(response / (2 * self.noise)) + math.log(self.noise)
+
+    def unsmoothed(self, scaled: np.ndarray) -> np.ndarray:
+        """The response at a point of that scale."""
+        if self.noise == 0.0:
+            return np.exp(scaled)
+        return 2 * self.noise * np.sinh(scaled - math.log(self.noise))
 
     def predict(self, parameters: Mapping[str, float], at: Mapping[str, Any]) -> np.ndarray:
         """The response at given columns.

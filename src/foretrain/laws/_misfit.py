@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from foretrain.laws._law import Law
-from foretrain.laws._problem import rows_of
+from foretrain.laws._problem import Objective, Problem, rows_of
 from foretrain.laws._runs import Runs
 from foretrain.laws._validation import budgets_of
 
@@ -75,8 +75,11 @@ def misfit(
         law, theta = law.law, law.theta
     assert theta is not None  # a law comes with its coordinates
     data = rows_of(runs, law, group)
-    residuals = np.log(data.y) - law.logs(theta[None], data.x, slopes=False)[0][0]
-    features = _features(np.log(data.x))
+    residuals = Problem(law, data.x, data.y, Objective()).log_residuals(theta)
+    # Bits may be infinite, and the law is flat there: 1/x in the place of ln x.
+    features = _features(
+        np.array([1 / x if v in law.defaults else np.log(x) for v, x in zip(law.variables, data.x, strict=True)])
+    )
     spare = len(residuals) - features.shape[1] - 1
     scale = float(np.median(np.abs(residuals)))
     if spare < features.shape[1] or scale < 1e-12:

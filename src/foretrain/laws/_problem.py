@@ -69,10 +69,32 @@ def rows_of(runs: Runs, law: Law, group: str | None) -> Rows:
     Raises:
         InvalidInput: Columns are missing or hold values that have no logarithm.
     """
-    table = runs.numbers(*law.variables, law.response)
+    at = dict(zip(law.required, runs.numbers(*law.required).T, strict=True))
+    for optional in law.defaults:
+        if optional in runs:
+            values = runs.numbers_or_nan(optional) if runs.is_number(optional) else np.zeros(len(runs))
+            runs.take(~np.isnan(values) & (values != np.inf)).numbers(
+                optional
+            )  # the rest says nothing, or full precision
+            at[optional] = values
+    y = _response(runs, law)
     name = group or ("run" if "run" in runs.columns else None)
-    groups = np.arange(len(table)) if name is None else np.unique(runs[name], return_inverse=True)[1]
-    return Rows(np.ascontiguousarray(table[:, :-1].T), table[:, -1], groups, name or "rows")
+    groups = np.arange(len(y)) if name is None else np.unique(runs[name], return_inverse=True)[1]
+    return Rows(law.columns(at), y, groups, name or "rows")
+
+
+def ranges_of(law: Law, x: Columns) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value of every variable; infinite ones, of full precision, are left out."""
+    finite = {v: c[np.isfinite(c)] for v, c in zip(law.variables, x, strict=True)}
+    return {v: (float(c.min()), float(c.max())) for v, c in finite.items() if len(c)}
+
+
+def _response(runs: Runs, law: Law) -> Float[np.ndarray, " rows"]:
+    """What a law predicts; a degradation is the difference of the losses after and before, where a table has these."""
+    if law.response == "delta" and "delta" not in runs and "loss_post" in runs:
+        after, before = runs.numbers("loss_post", "loss").T
+        return after - before
+    return runs.numbers(law.response, positive=law.noise == 0.0)[:, 0]
 
 
 class Problem:
@@ -81,18 +103,28 @@ class Problem:
     def __init__(self, law: Law, x: Columns, y: np.ndarray, objective: Objective):
         self.law, self.x, self.y, self.objective = law, x, y, objective
         self.low, self.high = law.bounds
-        self.target = np.log(y) if objective.on == "log" else y
+        self.target = law.smoothed(y) if objective.on == "log" else y
 
     def residuals(self, theta: np.ndarray, *, slopes: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
         log, jacobian = self.law.logs(theta, self.x, slopes=slopes)
         if self.objective.on == "log":
-            return log - self.target, jacobian
+            if self.law.noise == 0.0:
+                return log - self.target, jacobian
+            with np.errstate(over="ignore", invalid="ignore"):
+                size = np.exp(log) / (2 * self.law.noise)
+                slope = np.where(size < 1e150, size / np.sqrt(1 + np.minimum(size, 1e150) ** 2), 1.0)
+                scaled = np.arcsinh(size) + math.log(self.law.noise) - self.target
+            return scaled, None if jacobian is None else jacobian * slope[:, None]
         with np.errstate(over="ignore", invalid="ignore"):
             loss = np.exp(log)
             return loss - self.target, None if jacobian is None else jacobian * loss[:, None]
 
     def log_residuals(self, theta: np.ndarray) -> np.ndarray:
-        return np.log(self.y) - self.law.logs(theta[None], self.x, slopes=False)[0][0]
+        """Measured less predicted, on the scale on which the law has its residuals."""
+        predicted = self.law.logs(theta[None], self.x, slopes=False)[0][0]
+        return self.law.smoothed(self.y) - (
+            predicted if self.law.noise == 0.0 else self.law.smoothed(np.exp(predicted))
+        )
 
     def minimize(self, starts: np.ndarray, *, delta: float | None = None, **options: Any) -> Solved:
         return minimize(

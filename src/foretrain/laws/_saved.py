@@ -191,8 +191,9 @@ def _law_of(table: Mapping[str, Any], where: str, law: Law | None) -> Law:
             raise InvalidInput(
                 f"{where}: law: {_short(name)} is not one of {', '.join(CATALOGUE)}; give your own one as load(path, law=...)."
             )
-        x = variables[0] if CATALOGUE[name].one_variable and len(variables) == 1 else None
-        law = law_named(name, x=x)
+        entry = CATALOGUE[name]
+        x = variables[0] if entry.one_variable and len(variables) == 1 else None
+        law = law_named(name, x=x, having=[v for v in entry.optional if v in variables])
     if law.name != name or list(law.variables) != variables or law.formula != table.get("formula"):
         raise InvalidInput(
             f"{where}: law: the file's {_short(name)} is {_short(table.get('formula'))} of {_short(', '.join(variables))}, which is another law than "
@@ -266,6 +267,8 @@ def _data(table: Mapping[str, Any], law: Law, where: str) -> dict[str, Any]:
     ranges = _typed(data, "ranges", dict, f"{where}: data")
     found = {}
     for name in law.variables:
+        if name in law.defaults and name not in ranges:
+            continue
         low, high = _array(ranges, name, (2,), f"{where}: data: ranges")
         if not 0 < low <= high:
             raise InvalidInput(f"{where}: data: ranges: {name}: expected 0 < low <= high, got {_short(ranges[name])}.")

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from foretrain.errors import ComputationFailed
+from foretrain.errors import ComputationFailed, InvalidInput
 from foretrain.laws._checks import design_refusals
-from foretrain.laws._forms import CATALOGUE, law_named
+from foretrain.laws._forms import CATALOGUE, law_for
 from foretrain.laws._law import Law
 from foretrain.laws._problem import Objective, Problem, Rows, rows_of
 from foretrain.laws._runs import Runs
@@ -95,7 +95,9 @@ def coordinates_of(columns: Mapping[str, Any], law: Law) -> Float[np.ndarray, "c
         columns: By name.
         law: The law.
     """
-    logs = np.log(law.columns(columns))
+    at = law.columns(columns)
+    # Bits are left out: full precision lies at infinity.
+    logs = np.log(at[[v not in law.defaults for v in law.variables]])
     if len(law.variables) == 1:
         return logs
     return np.vstack([logs, np.log(np.broadcast_to(cost_of(columns, law)[1], logs.shape[1:]).reshape(1, -1))])
@@ -176,7 +178,8 @@ def _rehearse(
     solved = refit(law, data, objective, seen, theta, seed)
     if solved is None:
         return None
-    error = np.expm1(law.logs(solved[None], data.x[:, hidden], slopes=False)[0][0] - np.log(data.y[hidden]))
+    left = Problem(law, data.x[:, hidden], data.y[hidden], objective)
+    error = np.expm1(-left.log_residuals(solved))
     where = coordinates_of(runs.columns, law)
     far = distance_beyond(where[:, hidden], where[:, seen].min(axis=1), where[:, seen].max(axis=1))
     return {
@@ -233,8 +236,11 @@ def candidates(runs: Runs, law: Law) -> list[Law]:
             continue
         if entry.one_variable != (len(law.variables) == 1):
             continue
-        other = law_named(name, x=law.variables[0] if entry.one_variable else None)
-        usable = all(v in runs.columns and runs.is_number(v) and np.all(runs[v] > 0) for v in other.variables)
+        try:
+            other = law_for(name, runs, x=law.variables[0] if entry.one_variable else None)
+        except InvalidInput:  # a law of precision, and a table in which none varies
+            continue
+        usable = all(v in runs.columns and runs.is_number(v) and np.all(runs[v] > 0) for v in other.required)
         if other.response == law.response and usable:
             found.append(other)
     return found
@@ -288,5 +294,5 @@ def _typical(law: Law, data: Rows, theta: np.ndarray) -> float:
     left = len(data.y) - len(law.parameters)
     if left <= 0:
         return math.inf
-    residuals = np.log(data.y) - law.logs(theta[None], data.x, slopes=False)[0][0]
+    residuals = Problem(law, data.x, data.y, Objective()).log_residuals(theta)
     return float(np.median(np.abs(residuals))) * math.sqrt(len(data.y) / left)
