@@ -16,7 +16,12 @@ from foretrain.laws._law import law_of as law_of
 from foretrain.laws._law import sum_of_powers as sum_of_powers
 from foretrain.laws._misfit import Misfit as Misfit
 from foretrain.laws._misfit import misfit as misfit
+from foretrain.laws._plan import plan as plan
+from foretrain.laws._planner import Plan as Plan
 from foretrain.laws._read import read_runs as read_runs
 from foretrain.laws._runs import Runs as Runs
+from foretrain.laws._theory_forms import feature_learning as feature_learning
+from foretrain.laws._theory_forms import random_features as random_features
+from foretrain.laws._theory_forms import reused_data as reused_data
 from foretrain.laws._validation import leave_out_largest as leave_out_largest
 from foretrain.laws._validation import other_forms as other_forms
