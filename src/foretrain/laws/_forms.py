@@ -8,6 +8,7 @@ import numpy as np
 
 from foretrain.errors import InvalidInput, nearest
 from foretrain.laws import _precision_forms as few_bits
+from foretrain.laws import _theory_forms as theory
 from foretrain.laws._law import Law, Parameter, law_of, sum_of_powers
 from foretrain.laws._parameters import TINY, amplitude, exponent, floor
 from foretrain.laws._runs import Runs
@@ -303,6 +304,13 @@ CATALOGUE: dict[str, Entry] = {
     "gadre": Entry(gadre, False, "over-training: tokens per parameter and compute"),
     "muennighoff": Entry(muennighoff, False, "repeated data"),
     "gemstones": Entry(gemstones, False, "width and depth besides parameters and tokens"),
+    "theory-random-features": Entry(
+        theory.random_features, False, "exponents by capacity and source, features that stay as they are"
+    ),
+    "theory-feature-learning": Entry(
+        theory.feature_learning, False, "exponents by capacity and source, features that learn"
+    ),
+    "theory-reused-data": Entry(theory.reused_data, False, "exponents by capacity and source, data seen again"),
     "power": Entry(power, True, "one variable, a power and a floor"),
     "shifted": Entry(shifted, True, "one variable, flat at its start"),
     "m4": Entry(m4, True, "one variable, leaving chance slowly"),

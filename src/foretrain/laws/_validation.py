@@ -232,7 +232,8 @@ def candidates(runs: Runs, law: Law) -> list[Law]:
     """
     found = []
     for name, entry in CATALOGUE.items():
-        if name in (law.name, "gadre"):  # gadre is chinchilla-tied in other letters
+        # Forms of their own only: gadre is chinchilla-tied, and laws of theory are chinchilla, in other letters.
+        if name in (law.name, "gadre") or name.startswith("theory-"):
             continue
         if entry.one_variable != (len(law.variables) == 1):
             continue
