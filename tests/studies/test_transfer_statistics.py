@@ -7,6 +7,7 @@ import pytest
 from transfer_surfaces import surface
 
 from foretrain.studies import _transfer_optimum as optimum
+from foretrain.studies import _transfer_shape as shape
 from foretrain.studies import _transfer_statistics as statistics
 
 
@@ -29,8 +30,8 @@ def test_vertex_of_a_parabola_is_exact(place):
 def test_moving_the_curve_moves_the_vertex():
     # By a whole number of grid steps nothing but the place changes, whatever the shape.
     x = grid(15)
-    shape = lambda d: 0.25 * d**2 + 0.1 * d**3 * (d > 0)  # noqa: E731
-    places = [optimum.find_vertex(x, shape(x - np.log(0.1) - k * np.log(2.0))).place for k in (-2, -1, 0, 1, 2)]
+    curve = lambda d: 0.25 * d**2 + 0.1 * d**3 * (d > 0)  # noqa: E731
+    places = [optimum.find_vertex(x, curve(x - np.log(0.1) - k * np.log(2.0))).place for k in (-2, -1, 0, 1, 2)]
     assert np.diff(places) == pytest.approx(np.log(2.0), abs=1e-5)
 
 
@@ -163,16 +164,70 @@ def test_drift_is_unbiased_and_its_error_honest(kind, step, seeds):
     assert np.std(z) > 0.25  # an error that is far too large would be as wrong
 
 
-@pytest.mark.long
-def test_interval_of_the_optimum_covers():
+@pytest.mark.parametrize(
+    ("kind", "step", "draws"),
+    [
+        ("kinked", 2**0.5, 5),
+        pytest.param("parabola", 2.0, 25, marks=pytest.mark.long),
+        pytest.param("parabola", 2**0.5, 25, marks=pytest.mark.long),
+        pytest.param("skewed", 2.0, 25, marks=pytest.mark.long),
+        pytest.param("skewed", 2**0.5, 25, marks=pytest.mark.long),
+        pytest.param("kinked", 2.0, 25, marks=pytest.mark.long),
+        pytest.param("vee", 2**0.5, 25, marks=pytest.mark.long),
+    ],
+)
+def test_interval_of_the_optimum_covers(kind, step, draws):
+    """Nominal 95 %; intervals of one draw share their seeds and their shape, so a quarter of them is what counts."""
     random = np.random.default_rng(6)
-    inside = []
-    for _ in range(25):
-        sizes, x, losses, best = surface(random, drift=0.1, seeds=4, offset=random.uniform(-0.35, 0.35))
+    inside, widths = [], []
+    for _ in range(draws):
+        sizes, x, losses, best = surface(
+            random,
+            drift=0.1,
+            seeds=4,
+            step=step,
+            kind=kind,
+            offset=random.uniform(-0.35, 0.35),
+            grid_points=11 if step == 2.0 else 21,
+        )
         sweep = statistics.analyse(sizes, x, losses)
         ends = [sweep.interval(i) for i in range(len(sizes))]
         inside += [low <= b <= high for (low, high), b in zip(ends, best, strict=True)]
-    assert np.mean(inside) > 0.85  # 95 % nominal; 125 correlated intervals
+        widths += [high - low for low, high in ends]
+    assert np.mean(inside) > 0.85
+    assert np.median(widths) < 1.1 * math.log(step)  # an interval that covers because it says nothing would be as wrong
+
+
+@pytest.mark.parametrize("wall", [1.5, 4.0])
+def test_a_kink_is_seen_closely(wall):
+    # Two power laws that meet: the parabola lies beside the kink, alike at all sizes; the points of all sizes together show it.
+    sizes, x = np.array([64.0, 128.0, 256.0, 512.0, 1024.0]), grid(21, 2**0.5)
+    best = np.log(0.1) + np.array([-0.2, -0.08, 0.03, 0.15, 0.3])
+    curves = np.array([np.where(x < b, 0.6 * (b - x), wall * (x - b)) for b in best])
+    skew, _ = optimum.common_skew(x, curves)
+    plain = np.array([optimum.find_vertex(x, y, skew=skew).place for y in curves])
+    sweep = statistics.analyse(sizes, x, np.exp(curves)[..., None])
+    moved = np.array([vertex.place for vertex in sweep.vertices])
+    assert np.diff(moved) == pytest.approx(np.diff(plain), abs=1e-12)  # the drift stays
+    assert np.abs(moved - best).max() < 0.4 * np.abs(plain - best).max()
+    assert all(low < b < high for (low, high), b in zip(map(sweep.interval, range(5)), best, strict=True))
+
+
+def test_a_parabola_is_not_moved():
+    x = grid(21, 2**0.5)
+    curves = np.array([1e-4 * (x - v) ** 2 for v in (-2.4, -2.3, -2.2)])
+    places = np.array([optimum.find_vertex(x, y).place for y in curves])
+    found = shape.common_shift(x, curves, places, [optimum.BRACKETED] * 3)
+    assert found is not None
+    assert found.value == pytest.approx(0, abs=1e-4)
+    assert found.variance < 1e-8
+
+
+def test_no_common_shape_without_points():
+    x = grid(4)
+    y = (x - x[1]) ** 2
+    assert shape.common_shift(x, y[None], x[[1]], [optimum.BRACKETED]) is None  # four points, four coefficients
+    assert shape.common_shift(x, y[None], x[[1]], [optimum.UPPER]) is None
 
 
 @pytest.mark.long

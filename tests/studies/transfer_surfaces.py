@@ -39,6 +39,8 @@ def surface(
                 y, cliff = -3 + 0.25 * d**2 + 0.04 * d**3, 1.7
             elif kind == "parabola":
                 y, cliff = -3 + 0.25 * d**2, np.inf
+            elif kind == "vee":  # two power laws that meet
+                y, cliff = -2 + np.where(d < 0, -0.6 * d, 1.5 * d), 1.4
             else:  # "kinked": a power law that runs into a wall
                 y, cliff = -2 - 0.6 * d + 0.15 * (np.exp(np.minimum(4 * d, 50)) - 1), 1.0
             y = y - 0.1 * np.log(sizes[i]) + common * random.normal() + single * random.normal(size=x.shape)

@@ -68,7 +68,12 @@ class Vertex:
 
 
 def find_vertex(
-    x: Float[np.ndarray, " swept"], y: Float[np.ndarray, " swept"], *, skew: float = 0.0, reach: float = REACH
+    x: Float[np.ndarray, " swept"],
+    y: Float[np.ndarray, " swept"],
+    *,
+    skew: float = 0.0,
+    shift: float = 0.0,
+    reach: float = REACH,
 ) -> Vertex:
     r"""The optimum of log loss over log rate, (PA.7), by the rule at the top of this module.
 
@@ -78,16 +83,17 @@ def find_vertex(
         x: Logarithms of the swept values, ascending.
         y: Logarithms of losses; `inf` or NaN where the run diverged.
         skew: Coefficient of $(x-x_0)^3$ that is taken off the points first.
+        shift: How far the minimum lies from the vertex.
         reach: Distance at which weights reach 0.
     """
     if not np.isfinite(y).any():
         return Vertex(math.nan, math.inf, math.nan, LOST, -math.inf, math.inf)
-    first, best, last = _run(y)
+    first, best, last = run_of(y)
     if best in (0, len(x) - 1):
         return _at_end(x, y, best)
     cliff = best in (first, last)
     run = slice(first, last + 1)
-    found = _settle(x[run], _compressed(y[run]), x[best], reach, skew) if last - first >= 2 else None
+    found = _settle(x[run], compressed(y[run]), x[best], reach, skew) if last - first >= 2 else None
     lowest, left, right = float(y[best]), float(x[best - 1]), float(x[best + 1])
     if cliff:
         gap = ((x[best + 1] - x[best]) if best == last else (x[best] - x[best - 1])) ** 2 / 12
@@ -95,9 +101,9 @@ def find_vertex(
         place, curvature, geometry, residual, freedom = float(x[best]), math.nan, 0.0, math.nan, 0.0
         inner = (left, float(x[best])) if best == last else (float(x[best]), right)
         if found is not None:
-            place = min(max(found[0], inner[0]), inner[1])
+            place = min(max(found[0] + shift, inner[0]), inner[1])
             _, _, curvature, geometry, residual, freedom = found
-            geometry = geometry if place == found[0] else 0.0
+            geometry = geometry if place == found[0] + shift else 0.0
         return Vertex(
             place, lowest, curvature, CLIFF, float(bounds[0]), float(bounds[1]), geometry, residual, freedom, float(gap)
         )
@@ -110,11 +116,13 @@ def find_vertex(
         if edge in (0, len(x) - 1):
             return _at_end(x, y, edge)
         place = float(x[edge])
+    else:
+        place = min(max(place + shift, float(x[first])), float(x[last]))
     height = lowest + _SOFT * math.sinh(above / _SOFT)
     return Vertex(place, height, curvature, BRACKETED, float(x[first]), float(x[last]), geometry, residual, freedom)
 
 
-def _run(y: Float[np.ndarray, " swept"]) -> tuple[int, int, int]:
+def run_of(y: Float[np.ndarray, " swept"]) -> tuple[int, int, int]:
     """First, lowest and last point of the unbroken run of finite points around the lowest."""
     finite = np.isfinite(y)
     best = int(np.argmin(np.where(finite, y, np.inf)))
@@ -164,7 +172,7 @@ def _parabola(
     x: Float[np.ndarray, " run"], y: Float[np.ndarray, " run"], centre: float, width: float, skew: float
 ) -> tuple[float, float, float, float, float, float] | None:
     """Vertex, height, curvature, variance of the vertex per residual variance, residual variance, degrees of freedom."""
-    weights = _weights(x, centre, width)
+    weights = weights_of(x, centre, width)
     used = weights > 0
     d, w = x[used] - centre, weights[used]
     h = y[used] - skew * d**3
@@ -196,14 +204,14 @@ def _parabola(
     )
 
 
-def _weights(x: Float[np.ndarray, " run"], centre: float, width: float) -> Float[np.ndarray, " run"]:
+def weights_of(x: Float[np.ndarray, " run"], centre: float, width: float) -> Float[np.ndarray, " run"]:
     distance = np.abs(x - centre)
     least = np.sort(distance)[min(_LEAST, len(x)) - 1]
     near = np.minimum(distance / max(width, 1.25 * float(least)), 1.0)
     return (1 - near**3) ** 3
 
 
-def _compressed(y: Float[np.ndarray, " run"]) -> Float[np.ndarray, " run"]:
+def compressed(y: Float[np.ndarray, " run"]) -> Float[np.ndarray, " run"]:
     return _SOFT * np.arcsinh((y - y.min()) / _SOFT)
 
 
@@ -224,12 +232,12 @@ def common_skew(
             vertex = find_vertex(x, y, skew=skew, reach=reach)
             if vertex.status != BRACKETED or vertex.freedom <= 0:
                 continue
-            first, _, last = _run(y)
+            first, _, last = run_of(y)
             kept = slice(first, last + 1)
-            weights = _weights(x[kept], vertex.place, reach)
+            weights = weights_of(x[kept], vertex.place, reach)
             d, w = x[kept] - vertex.place, np.sqrt(weights)
             design = np.stack([np.ones_like(d), d, d**2], axis=1) * w[:, None]
-            both = np.stack([(_compressed(y[kept]) - skew * d**3) * w, d**3 * w], axis=1)
+            both = np.stack([(compressed(y[kept]) - skew * d**3) * w, d**3 * w], axis=1)
             rest = both - design @ np.linalg.lstsq(design, both, rcond=None)[0]
             top += float(rest[:, 0] @ rest[:, 1])
             bottom += float(rest[:, 1] @ rest[:, 1])

@@ -7,13 +7,12 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from foretrain.studies._transfer_optimum import LOCATED, REACH, Edge, Vertex, common_skew, find_edge, find_vertex
+from foretrain.studies._transfer_optimum import LOCATED, Edge, Vertex, common_skew, find_edge, find_vertex
+from foretrain.studies._transfer_shape import Shift, common_shift
 
 # Up to this many seeds the bootstrap is summed exactly over all multisets; beyond, so many are drawn.
 _EXACT_SEEDS, _DRAWS = 4, 100
 _TINY = 1e-30
-# A window so much narrower shows how far the optimum depends on the form that is fitted.
-_NARROWER = 0.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,9 +84,8 @@ class Sweep:
         curves: Logarithms of mean losses in every draw.
         resampled: The draws.
         fitted: Variance of every place from the fit itself.
-        shared: Variance of every place from the form that is fitted: from the error of the common asymmetry, and the mean shift that a
-            narrower window gives. It moves all places alike, so not the drift.
-        freedom: Degrees of freedom behind `fitted` and `shared`.
+        shift: By how much all places were moved alike, for what the parabola misses; its error does not touch the drift.
+        freedom: Degrees of freedom behind `fitted`.
         by_seed: Logarithm of the optimum of every single seed; NaN where it has no bounds on both sides.
     """
 
@@ -100,7 +98,7 @@ class Sweep:
     curves: Float[np.ndarray, "draws sizes swept"]
     resampled: Resampled
     fitted: Float[np.ndarray, " sizes"]
-    shared: Float[np.ndarray, " sizes"]
+    shift: Shift | None
     freedom: float
     by_seed: Float[np.ndarray, "sizes seeds"]
 
@@ -114,13 +112,18 @@ class Sweep:
         """Variance of every place from the choice of seeds."""
         return np.diag(self.resampled.covariance(np.nan_to_num(self.places)))
 
+    def variance_parts(self, at: int) -> list[tuple[float, float]]:
+        """What the error of one place is made of, variances with degrees of freedom: seeds, fit, common shift."""
+        parts = [(float(self.seed_variance[at]), self.by_seed.shape[1] - 1.0), (float(self.fitted[at]), self.freedom)]
+        return parts if self.shift is None else [*parts, (self.shift.variance, self.shift.freedom)]
+
     def interval(self, at: int) -> tuple[float, float]:
         """95 % interval of one place: Student's t with the degrees of freedom of both parts of the error."""
         vertex = self.vertices[at]
         if not vertex.located:
             return vertex.low, vertex.high
-        seed, fitted = float(self.seed_variance[at]), float(self.fitted[at] + self.shared[at])
-        reach = student([(seed, self.by_seed.shape[1] - 1), (fitted, self.freedom)]) * math.sqrt(seed + fitted)
+        parts = self.variance_parts(at)
+        reach = student(parts) * math.sqrt(sum(variance for variance, _ in parts))
         return max(vertex.place - reach, vertex.low), min(vertex.place + reach, vertex.high)
 
 
@@ -140,27 +143,27 @@ def analyse(
     resampled = resample(seeds)
     y = log_means(losses, np.full((1, seeds), 1 / seeds))[0]
     curves = log_means(losses, resampled.weights)
-    skew, skew_error = common_skew(x, y)
-    vertices = tuple(find_vertex(x, row, skew=skew) for row in y)
-    places = np.array([[find_vertex(x, row, skew=skew).place for row in draw] for draw in curves])
-    single = log_means(losses, np.eye(seeds))
-    found = [[find_vertex(x, row, skew=skew) for row in draw] for draw in single]
+    skew, _ = common_skew(x, y)
+    plain = [find_vertex(x, row, skew=skew) for row in y]
+    shift = common_shift(x, y, np.array([v.place for v in plain]), [v.status for v in plain])
+    moved = shift.value if shift is not None else 0.0
+
+    def vertex(row: Float[np.ndarray, " swept"]) -> Vertex:
+        return find_vertex(x, row, skew=skew, shift=moved)
+
+    vertices = tuple(vertex(row) for row in y)
+    places = np.array([[vertex(row).place for row in draw] for draw in curves])
+    found = [[vertex(row) for row in draw] for draw in log_means(losses, np.eye(seeds))]
     by_seed = np.array([[v.place if v.located else math.nan for v in row] for row in found]).T
     # A draw of seeds that all diverged at a size that others survive: nothing is known of its place there.
-    centre = np.array([v.place for v in vertices])
-    places = np.where(np.isfinite(places), places, centre[None, :])
+    places = np.where(np.isfinite(places), places, np.array([v.place for v in vertices])[None, :])
     # All sizes have the same shape of curve to be fitted: the scatter about the parabola is pooled.
     known = [(v.residual, v.freedom) for v in vertices if v.freedom > 0]
     freedom = sum(f for _, f in known) - (1.0 if skew else 0.0)
     pooled = sum(r * f for r, f in known) / freedom if freedom > 0 else 0.0
     fitted = np.array([pooled * v.geometry + v.gap + _flat(v, x) for v in vertices])
-    located = np.array([v.located for v in vertices])
-    bent = np.array([[find_vertex(x, row, skew=skew + sign * skew_error).place for row in y] for sign in (-1, 1)])
-    narrow = np.array([find_vertex(x, row, reach=_NARROWER * REACH).place for row in y])
-    shape = float(np.mean((narrow - centre)[located])) if located.any() else 0.0
-    shared = np.nan_to_num((bent[1] - bent[0]) / 2) ** 2 + shape**2
     edges = tuple(find_edge(x, np.isfinite(row), v.place) for row, v in zip(y, vertices, strict=True))
-    return Sweep(sizes, x, y, vertices, edges, places, curves, resampled, fitted, shared, freedom, by_seed)
+    return Sweep(sizes, x, y, vertices, edges, places, curves, resampled, fitted, shift, freedom, by_seed)
 
 
 def _flat(vertex: Vertex, x: Float[np.ndarray, " swept"]) -> float:

@@ -75,7 +75,7 @@ def judge(
 def _optimum(scale: Scale, sweep: statistics.Sweep, at: int) -> dict[str, Any]:
     vertex = sweep.vertices[at]
     low, high = sorted(_value(scale, end) for end in sweep.interval(at))
-    error = math.sqrt(sweep.seed_variance[at] + sweep.fitted[at] + sweep.shared[at]) if vertex.located else math.nan
+    error = math.sqrt(sum(v for v, _ in sweep.variance_parts(at))) if vertex.located else math.nan
     return {
         "size": float(sweep.sizes[at]),
         "value": _value(scale, vertex.place),
