@@ -1,4 +1,4 @@
-"""The options of `fit`, `forecast` and `laws`."""
+"""The options of `fit`, `forecast` and `laws`; those of `plan` are beside it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from foretrain.cli._console import Voice
+from foretrain.cli._plan_verb import plan
 
 # Only names that cost nothing are imported up here: `foretrain --help` must answer at once.
 
@@ -20,7 +21,7 @@ def add_law_verbs(app: typer.Typer) -> None:
     Args:
         app: The program.
     """
-    for verb in (fit, forecast, laws):
+    for verb in (fit, forecast, plan, laws):
         app.command()(verb)
 
 

@@ -11,13 +11,12 @@ from typing import Any
 from foretrain.cli import _laws_tables as tables
 from foretrain.cli._console import Told, Voice, check_files
 from foretrain.errors import ForetrainError, InvalidInput, nearest
-from foretrain.laws import CATALOGUE, Fit, Objective, Runs, fit
+from foretrain.laws import CATALOGUE, Fit, Law, Objective, Runs, fit
 from foretrain.laws._columns import parse_number
+from foretrain.laws._estimates import far_away
 from foretrain.laws._read import read_runs
-from foretrain.laws._words import count
 
 _MOST_STARTS = _MOST_FITS = 100_000
-_FAR = 10.0  # times beyond the runs, from which a forecast carries a warning
 
 
 @dataclasses.dataclass
@@ -58,7 +57,7 @@ class FitWishes:
     def check(self) -> None:
         """Refuse options that cannot be, before anything is read."""
         check_files(self.output, self.plot_path, self.report)
-        _check_level(self.level)
+        check_level(self.level)
         for option, value, low, high in (
             ("--starts", self.starts, 1, _MOST_STARTS),
             ("--bootstrap", self.bootstrap, 0, _MOST_FITS),
@@ -94,7 +93,7 @@ class FitWishes:
 def run_fit(voice: Voice, wishes: FitWishes) -> None:
     """Read, fit and hand over."""
     wishes.check()
-    with voice.hearing(), _about(wishes.runs):
+    with voice.hearing(), about(wishes.runs):
         runs = read_runs(wishes.runs, columns=read_columns(wishes.columns), where=tuple(wishes.where))
         runs = runs.drop_largest_loss(wishes.drop_largest_loss)
         found = _fit(runs, wishes)
@@ -135,13 +134,13 @@ def _fit(runs: Runs, wishes: FitWishes) -> Fit:
 def run_forecast(voice: Voice, model: str, at: Sequence[str], level: float | None) -> None:
     """Predict at every point and hand over."""
     if level is not None:
-        _check_level(level)
+        check_level(level)
     if not at:
         raise InvalidInput("--at: missing; where to forecast, for example --at params=7B,tokens=2T.")
     with voice.hearing():
         known = read_model(model)
-        with _about(Path(model)):
-            points = [_point(text, known.law.variables) for text in at]
+        with about(Path(model)):
+            points = [_point(text, known.law) for text in at]
             predicted = [
                 {end: float(values) for end, values in known.predict(point, level=level).items()} for point in points
             ]
@@ -172,12 +171,27 @@ def run_laws(voice: Voice) -> None:
 
 
 def read_model(model: str) -> Fit:
-    """The fit that a file holds.
+    """The fit that a file holds, or a preset; a file of that name comes first.
 
     Args:
-        model: A file from `foretrain fit -o`.
+        model: A file from `foretrain fit -o`, or the name of a preset.
+
+    Raises:
+        InvalidInput: Neither of them.
     """
-    return Fit.load(model)
+    if Path(model).exists():
+        return Fit.load(model)
+    from foretrain.laws._presets import PRESETS
+
+    if model in PRESETS:
+        return PRESETS[model]()
+    try:
+        return Fit.load(model)
+    except InvalidInput as error:
+        if Path(model).suffix:
+            raise
+        told = f"{error} Presets: {', '.join(PRESETS)}{nearest(model, PRESETS)}."
+        raise InvalidInput(told) from None
 
 
 def read_columns(words: Sequence[str]) -> dict[str, str] | None:
@@ -217,12 +231,13 @@ def read_number(option: str, text: str) -> float:
     return number
 
 
-def _point(text: str, variables: Sequence[str]) -> dict[str, float]:
+def _point(text: str, law: Law) -> dict[str, float]:
     found: dict[str, float] = {}
+    variables = law.variables
     for part in text.split(","):
         name, equals, number = (word.strip() for word in part.partition("="))
         if not equals or not name:
-            raise InvalidInput(f"--at: expected column=value pairs such as {_example(variables)}, got {part!r}.")
+            raise InvalidInput(f"--at: expected column=value pairs such as {_example(law.required)}, got {part!r}.")
         if name not in variables:
             raise InvalidInput(
                 f"--at: this law has no variable {name!r}{nearest(name, variables)}; it needs {', '.join(variables)}."
@@ -230,9 +245,9 @@ def _point(text: str, variables: Sequence[str]) -> dict[str, float]:
         if name in found:
             raise InvalidInput(f"--at: {name} is given twice.")
         found[name] = read_number(f"--at {name}", number)
-    missing = [v for v in variables if v not in found]
+    missing = [v for v in law.required if v not in found]
     if missing:
-        raise InvalidInput(f"--at: {', '.join(missing)} missing; expected {_example(variables)}.")
+        raise InvalidInput(f"--at: {', '.join(missing)} missing; expected {_example(law.required)}.")
     return found
 
 
@@ -240,35 +255,26 @@ def _example(variables: Sequence[str]) -> str:
     return ",".join(f"{v}={'2T' if v.startswith('tokens') else '7B'}" for v in variables)
 
 
-def far_away(known: Fit, points: Sequence[dict[str, float]]) -> list[str]:
-    """A word for every variable that leaves the range of the runs by a factor of ten.
+def check_level(level: float) -> None:
+    """Refuse a level that is no probability.
 
     Args:
-        known: The fit.
-        points: Where it is asked.
+        level: What followed `--level`.
+
+    Raises:
+        InvalidInput: Not between 0 and 1.
     """
-    said = []
-    for point in points:
-        for name, value in point.items():
-            low, high = known.data.get("ranges", {}).get(name, (value, value))
-            times = max(value / high, low / value)
-            if times > _FAR:
-                side = "above the largest" if value > high else "below the smallest"
-                said.append(
-                    f"{name} = {count(value)} is {times:.3g} times {side} of the runs ({count(low)} to {count(high)}); "
-                    "intervals know the fit, not what changes on the way."
-                )
-    return said
-
-
-def _check_level(level: float) -> None:
     if not 0 < level < 1:
         raise InvalidInput(f"--level: expected a number between 0 and 1, such as 0.95, got {level:g}.")
 
 
 @contextlib.contextmanager
-def _about(file: Path) -> Iterator[None]:
-    """Errors name the file."""
+def about(file: Path) -> Iterator[None]:
+    """Errors name the file.
+
+    Args:
+        file: The file.
+    """
     try:
         yield
     except ForetrainError as error:

@@ -107,10 +107,11 @@ def forecast_lines(
         level: Probability that intervals are meant to cover.
     """
     table = _table()
-    for name in (*fit.law.variables, fit.law.response, f"{_percent(level)} interval of a new run"):
+    shown = [v for v in fit.law.variables if any(v in point for point in points)]
+    for name in (*shown, fit.law.response, f"{_percent(level)} interval of a new run"):
         table.add_column(name, justify="right", no_wrap=True)
     for point, values in zip(points, predicted, strict=True):
-        cells = [of_column(name, point[name]) for name in fit.law.variables]
+        cells = [of_column(name, point[name]) if name in point else "" for name in shown]
         table.add_row(*cells, f"{values['value']:.5g}", f"{values['low']:.4g} to {values['high']:.4g}")
     return [f"{fit.law.name}: {fit.law.response} = {fit.law.formula}", table]
 

@@ -19,7 +19,7 @@ from foretrain.laws._fit import Estimate, Fit
 from foretrain.laws._law import Law
 from foretrain.laws._planner import LARGEST, Plan, Planner
 
-PRECISION = ("precision", "precision-unified", "ptq")
+PRECISION = ("precision", "precision-untied", "precision-unified", "ptq")
 
 
 def plan(
@@ -172,7 +172,7 @@ def _of_one_variable(fit: Fit, given: Mapping[str, float], at: Mapping[str, floa
 
 
 def _of_precision(fit: Fit, given: Mapping[str, float], at: Mapping[str, float] | None, level: float) -> Plan:
-    from foretrain.laws._precision_plan import plan_precision  # pyright: ignore[reportMissingImports]
+    from foretrain.laws._precision_plan import plan_precision
 
     for name in ("loss", "unique_tokens"):
         if name in given:
@@ -182,4 +182,5 @@ def _of_precision(fit: Fit, given: Mapping[str, float], at: Mapping[str, float] 
     _held(fit.law, at, ())
     found = plan_precision(dataclasses.replace(fit, level=level), **given)
     point = {v: found[v].value for v in fit.law.variables if v in found and math.isfinite(found[v].value)}
-    return Plan(fit.law.name, level, found, dict(given), warnings=tuple(far_away(fit, [point])))
+    words = [*(fit.warnings if fit.settings.get("preset") else ()), *far_away(fit, [point])]
+    return Plan(fit.law.name, level, found, dict(given), warnings=tuple(words))
