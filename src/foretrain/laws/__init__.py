@@ -16,10 +16,17 @@ from foretrain.laws._law import law_of as law_of
 from foretrain.laws._law import sum_of_powers as sum_of_powers
 from foretrain.laws._misfit import Misfit as Misfit
 from foretrain.laws._misfit import misfit as misfit
+from foretrain.laws._next_runs import NextRun as NextRun
+from foretrain.laws._next_runs import next_runs as next_runs
 from foretrain.laws._plan import plan as plan
 from foretrain.laws._planner import Plan as Plan
+from foretrain.laws._precision_plan import plan_precision as plan_precision
+from foretrain.laws._presets import PRESETS as PRESETS
 from foretrain.laws._read import read_runs as read_runs
 from foretrain.laws._runs import Runs as Runs
+from foretrain.laws._step_law import Optimum as Optimum
+from foretrain.laws._step_law import StepLaw as StepLaw
+from foretrain.laws._step_law import best_hyperparameters as best_hyperparameters
 from foretrain.laws._theory_forms import feature_learning as feature_learning
 from foretrain.laws._theory_forms import random_features as random_features
 from foretrain.laws._theory_forms import reused_data as reused_data
