@@ -134,6 +134,7 @@ class Fit:
         """
         shape = np.broadcast_shapes(*(np.shape(at[v]) for v in self.law.variables if v in at))
         x = self.law.columns(at)
+        self.law.refuse_outside(self.theta, x)
         centre = self.law.logs(self.theta[None], x, slopes=False)[0][0]
         spread = self._spread(at, centre)
         rng = np.random.default_rng(0)
@@ -144,7 +145,8 @@ class Fit:
         if noise and len(self.residuals):
             draws = draws + rng.choice(self.residuals, draws.shape)
         level = self.level if level is None else level
-        low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+        known = len(self.samples) or len(self.residuals) or self.forms  # constants of a paper have no intervals
+        low, high = _ends(draws, level) if known else np.full((2, *centre.shape), np.nan)
         # An interval that misses its own value has lost a skewed bootstrap; it is widened to it, never shifted.
         low, high = np.minimum(low, centre), np.maximum(high, centre)
         return {
@@ -191,6 +193,17 @@ class Fit:
         if not others:
             return np.zeros_like(centre)
         return np.sqrt(np.mean((np.array(others) - centre) ** 2, axis=0))
+
+
+def _ends(draws: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the middle part of draws; where a law of a draw has no value, its response is beyond all bounds."""
+    draws = np.where(np.isnan(draws), np.inf, draws)
+    methods = ("linear", "linear") if np.isfinite(draws).all() else ("lower", "higher")
+    low, high = (
+        np.quantile(draws, 0.5 + side * level, axis=0, method=method)
+        for side, method in zip((-0.5, 0.5), methods, strict=True)
+    )
+    return low, high
 
 
 def fit(

@@ -89,6 +89,7 @@ class Law:
         defaults: Variables that a table or a point may lack, with what is taken then: bits that are not given are infinite, full precision.
         noise: Absolute size below which a measured response is noise and may be negative; 0 for responses that are positive. Residuals
             are those of `smoothed`, which is the logarithm above it.
+        outside: Parameters by name and columns to words on why the law has no value there; empty where it has one.
 
     Example:
         >>> from foretrain.laws import law_named
@@ -110,6 +111,7 @@ class Law:
     derived: Mapping[str, Callable[[Mapping[str, Any]], Any]] = dataclasses.field(default_factory=dict)
     defaults: Mapping[str, float] = dataclasses.field(default_factory=dict)
     noise: float = 0.0
+    outside: Callable[[Mapping[str, Any], Columns], str] | None = None
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -195,8 +197,22 @@ class Law:
             InvalidInput: Something is missing or unknown.
         """
         shape = np.broadcast_shapes(*(np.shape(at[v]) for v in self.variables if v in at))
-        log, _ = self.logs(self.coordinates(parameters)[None], self.columns(at), slopes=False)
-        return np.exp(log[0]).reshape(shape)
+        theta, x = self.coordinates(parameters), self.columns(at)
+        self.refuse_outside(theta, x)
+        return np.exp(self.logs(theta[None], x, slopes=False)[0][0]).reshape(shape)
+
+    def refuse_outside(self, theta: Float[np.ndarray, " parameters"], x: Columns) -> None:
+        """Raise where the law has no value.
+
+        Args:
+            theta: Coordinates.
+            x: Columns.
+
+        Raises:
+            InvalidInput: Some rows are outside the law.
+        """
+        if self.outside and (words := self.outside(self.values(theta), x)):
+            raise InvalidInput(f"law {self.name!r}: {words}")
 
 
 def sum_of_powers(

@@ -28,18 +28,6 @@ Term = Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], tuple[Any, dict[s
 """Logarithm of a term and its derivatives by coordinate, from parameters (positive ones as they are) and columns."""
 
 
-def log_factor(bits: Any, gamma: Any, bits_0: Any) -> Any:
-    r"""$\ln f=\ln(1-e^{-(P-P_0)/\gamma})$ (PR.2), to full relative accuracy at both ends; NaN at and below $P_0$.
-
-    Args:
-        bits: $P$; infinite is full precision.
-        gamma: $\gamma$.
-        bits_0: $P_0$.
-    """
-    with np.errstate(all="ignore"):
-        return np.log(-np.expm1(-(bits - bits_0) / gamma))
-
-
 def _log_size(size: str, parts: Sequence[str]) -> Term:
     """Logarithm of a size times the factors of parts, which makes it the effective one (PR.1)."""
 
@@ -147,6 +135,33 @@ def _factors(parts: Sequence[str]) -> str:
     return " ".join(f"(1 - exp(-({part} - P0_{PARTS[part]}) / gamma_{PARTS[part]}))" for part in parts)
 
 
+def useless(part: str, bits: float, bits_0: float) -> str:
+    """Why a law has no value where a part has no more bits than $P_0$.
+
+    Args:
+        part: Name of its column.
+        bits: How many it was to have.
+        bits_0: $P_0$.
+    """
+    return (
+        f"{_WORDS[part]} of {bits:g} bits are outside the law: it holds above {bits_0:.4g} bits, where 1 - exp(-(P - P0) / gamma), the share "
+        "of the network that counts, falls to zero. Give more bits."
+    )
+
+
+def _outside(parts: Sequence[str]) -> Callable[[Mapping[str, Any], Columns], str]:
+    """Parts with too few bits; parts follow parameters and tokens in the columns."""
+
+    def words(values: Mapping[str, Any], x: Columns) -> str:
+        for part, bits in zip(parts, x[2:], strict=False):
+            bits_0 = values[f"P0_{PARTS[part]}"]
+            if np.min(bits) <= bits_0:
+                return useless(part, float(np.min(bits)), float(bits_0))
+        return ""
+
+    return words
+
+
 def _checked(name: str, having: Sequence[str], instead: str) -> list[str]:
     parts = [part for part in PARTS if part in having]
     if not parts:
@@ -175,6 +190,7 @@ def _training(name: str, having: Sequence[str], beta: str, effective: str = "par
         (amplitude("A"), amplitude("B"), floor(), *exponents, *_of_parts(parts)),
         (_power("A", "alpha", sizes["params"]), _power("B", beta, sizes["tokens"]), _constant),
         defaults=dict.fromkeys(parts, math.inf),
+        outside=_outside(parts),
     )
 
 
@@ -288,6 +304,7 @@ def precision_unified(having: Sequence[str] = (*PARTS, "post_bits")) -> Law:
             _degradation(size, parts),
         ),
         defaults=dict.fromkeys((*parts, "post_bits"), math.inf),
+        outside=_outside(parts),
     )
 
 
