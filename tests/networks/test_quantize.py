@@ -124,6 +124,23 @@ def test_identities(precision):
     np.testing.assert_array_equal(round_to_nearest(w, None), w)
 
 
+@pytest.mark.parametrize("bits", [3, 4, 6, 8])
+def test_rounding_a_quadratic_loss_costs_a_24th_of_the_step_squared(bits):
+    """Errors are uniform over a step and independent, but for the largest entry of a row, which is met: E[cost] = step^2 tr(H) / 24."""
+    rng = np.random.default_rng(bits)
+    rows, inputs = 400, 200
+    root = rng.standard_normal((inputs, inputs))
+    hessian = root @ root.T
+    weights = rng.standard_normal((rows, inputs))
+    missed = round_to_nearest(weights, bits) - weights
+    cost = np.einsum("ri,ij,rj->r", missed, hessian, missed) / 2
+    step = np.abs(weights).max(axis=1) / (2 ** (bits - 1) - 1)
+    ratio = cost / (step**2 / 24 * np.trace(hessian))
+    error = ratio.std(ddof=1) / np.sqrt(rows)
+    assert error < 0.02
+    assert abs(ratio.mean() - (1 - 1 / inputs)) < 4 * error
+
+
 @pytest.mark.parametrize("precision", [3, "e4m2", "bfloat16"])
 def test_degenerate_tensors(precision):
     zeros = jnp.zeros((2, 3))
