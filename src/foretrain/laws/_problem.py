@@ -14,6 +14,7 @@ from foretrain.laws._runs import Runs
 from foretrain.laws._solver import Solved, minimize
 
 _AGREE = 1e-6  # relative, of the objective
+_EXACT = 1e-8  # typical residual below which starts have found the same law in data without noise
 _TRIES, _POLISH = 200, 1000
 _ROUGH = 1e-3  # tolerance of the gradient before the last stage
 # Above this many rows starts are tried on a part of the table, and the bootstrap takes one Newton step from the optimum.
@@ -160,7 +161,7 @@ class Problem:
                 f"fit: law {self.law.name!r} gives no finite {self.law.response} from any of {count} starts; "
                 "check the units of the columns, or give other starts."
             )
-        agreeing = int(np.sum(found.objective <= best * (1 + _AGREE) + 1e-300))
+        agreeing = int(np.sum(found.objective <= best * (1 + _AGREE) + 0.5 * len(part.y) * _EXACT**2))
         order = np.argsort(found.objective)[:4]
         return _only_best(self.minimize(found.theta[order], iterations=_POLISH, tolerance=1e-12)), count, agreeing
 
