@@ -1,8 +1,11 @@
 """Laws of real runs: read a table, fit a law with honest uncertainty, forecast, and plan."""
 
+from foretrain.laws._allocation import Allocation as Allocation
+from foretrain.laws._allocation import Budget as Budget
 from foretrain.laws._checks import design_refusals as design_refusals
 from foretrain.laws._checks import design_warnings as design_warnings
 from foretrain.laws._checks import distinct_rows as distinct_rows
+from foretrain.laws._envelope import envelope as envelope
 from foretrain.laws._fit import Estimate as Estimate
 from foretrain.laws._fit import Fit as Fit
 from foretrain.laws._fit import Objective as Objective
@@ -32,3 +35,4 @@ from foretrain.laws._theory_forms import random_features as random_features
 from foretrain.laws._theory_forms import reused_data as reused_data
 from foretrain.laws._validation import leave_out_largest as leave_out_largest
 from foretrain.laws._validation import other_forms as other_forms
+from foretrain.laws._valleys import valleys as valleys
