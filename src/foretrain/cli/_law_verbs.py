@@ -33,6 +33,10 @@ def fit(
         str | None,
         typer.Option("--law", metavar="NAME", help="One of `foretrain laws`, or auto (chinchilla; power with --x)."),
     ] = None,
+    approach: Annotated[
+        str,
+        typer.Option("--approach", metavar="NAME", help="parametric (a law), or best sizes by isoflop or envelope."),
+    ] = "parametric",
     x: Annotated[
         str | None, typer.Option("--x", metavar="COLUMN", help="The variable of a law of one variable.")
     ] = None,
@@ -94,6 +98,7 @@ def fit(
         output=output,
         plot=plot,
         report=report,
+        approach=approach,
     )
     run_fit(Voice(quiet=quiet, as_json=as_json), wishes)
 

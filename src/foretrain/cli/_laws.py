@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from foretrain.cli import _laws_tables as tables
+from foretrain.cli._approaches import check_approach, run_approach
 from foretrain.cli._console import Told, Voice, check_files
 from foretrain.errors import ForetrainError, InvalidInput, nearest
 from foretrain.laws import CATALOGUE, Fit, Law, Objective, Runs, fit
@@ -39,6 +40,7 @@ class FitWishes:
     output: Path | None = None
     plot: str | None = None
     report: Path | None = None
+    approach: str = "parametric"
 
     @property
     def plot_path(self) -> Path | None:
@@ -56,6 +58,7 @@ class FitWishes:
 
     def check(self) -> None:
         """Refuse options that cannot be, before anything is read."""
+        check_approach(self)
         check_files(self.output, self.plot_path, self.report)
         check_level(self.level)
         for option, value, low, high in (
@@ -96,6 +99,8 @@ def run_fit(voice: Voice, wishes: FitWishes) -> None:
     with voice.hearing(), about(wishes.runs):
         runs = read_runs(wishes.runs, columns=read_columns(wishes.columns), where=tuple(wishes.where))
         runs = runs.drop_largest_loss(wishes.drop_largest_loss)
+        if wishes.approach != "parametric":
+            return run_approach(voice, wishes, runs)
         found = _fit(runs, wishes)
     found = dataclasses.replace(
         found, settings={**found.settings, **wishes.said()}, data={**found.data, "notes": list(runs.notes)}
@@ -144,7 +149,7 @@ def run_forecast(voice: Voice, model: str, at: Sequence[str], level: float | Non
             predicted = [
                 {end: float(values) for end, values in known.predict(point, level=level).items()} for point in points
             ]
-    warnings = far_away(known, points)
+    warnings = [*(known.warnings if known.settings.get("preset") else ()), *far_away(known, points)]
     response = known.law.response
     if voice.as_json:
         rows = [
@@ -163,6 +168,7 @@ def run_laws(voice: Voice) -> None:
     rows = [
         {"name": name, "formula": law.formula, "variables": ["x"] if entry.one_variable else list(law.variables)}
         | {"one_variable": entry.one_variable, "response": law.response, "parameters": list(law.names)}
+        | {"optional": list(law.defaults)}
         | {"summary": entry.summary, "source": law.source}
         for name, entry in CATALOGUE.items()
         for law in [entry.make("x") if entry.one_variable else entry.make()]
@@ -238,13 +244,17 @@ def _point(text: str, law: Law) -> dict[str, float]:
         name, equals, number = (word.strip() for word in part.partition("="))
         if not equals or not name:
             raise InvalidInput(f"--at: expected column=value pairs such as {_example(law.required)}, got {part!r}.")
-        if name not in variables:
+        parts = [v for v in law.defaults if v != "post_bits"]
+        if name not in variables and not (name == "bits" and parts):
             raise InvalidInput(
                 f"--at: this law has no variable {name!r}{nearest(name, variables)}; it needs {', '.join(variables)}."
             )
-        if name in found:
-            raise InvalidInput(f"--at: {name} is given twice.")
-        found[name] = read_number(f"--at {name}", number)
+        full = name not in law.required and number.lower() in ("inf", "full")  # full precision
+        value = math.inf if full else read_number(f"--at {name}", number)
+        for column in [name] if name in variables else parts:  # bits: of all that is trained
+            if column in found:
+                raise InvalidInput(f"--at: {column} is given twice.")
+            found[column] = value
     missing = [v for v in law.required if v not in found]
     if missing:
         raise InvalidInput(f"--at: {', '.join(missing)} missing; expected {_example(law.required)}.")
