@@ -8,7 +8,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +20,9 @@ from foretrain.laws._law import Law
 from foretrain.laws._problem import Objective as Objective
 from foretrain.laws._problem import Problem, ranges_of, rows_of
 from foretrain.laws._runs import Runs
+
+if TYPE_CHECKING:
+    from foretrain.laws._planner import Plan
 
 STARTS, BOOTSTRAP, LEVEL = 64, 1000, 0.95
 
@@ -153,6 +156,19 @@ class Fit:
             name: self.law.unsmoothed(scaled).reshape(shape)
             for name, scaled in {"value": centre, "low": low, "high": high}.items()
         }
+
+    def plan(self, **asked: Any) -> "Plan":
+        """What this law advises to train, as from `plan`.
+
+        Args:
+            asked: `compute`, `params`, `tokens`, `loss`, `level` and more: the arguments of `plan`.
+
+        Raises:
+            InvalidInput: As for `plan`.
+        """
+        from foretrain.laws._plan import plan
+
+        return plan(self, **asked)
 
     def to_json(self) -> dict[str, Any]:
         """What `foretrain fit --json` prints, as plain JSON types."""
