@@ -25,6 +25,7 @@ from foretrain.laws._plan import plan as plan
 from foretrain.laws._planner import Plan as Plan
 from foretrain.laws._precision_plan import plan_precision as plan_precision
 from foretrain.laws._presets import PRESETS as PRESETS
+from foretrain.laws._profile import profile as profile
 from foretrain.laws._read import read_runs as read_runs
 from foretrain.laws._runs import Runs as Runs
 from foretrain.laws._step_law import Optimum as Optimum
