@@ -124,7 +124,7 @@ def muennighoff() -> Law:
 
     return law_of(
         "muennighoff",
-        "E + A / N'^alpha + B / D'^alpha, D' = U (1 + R_D (1 - exp(-R / R_D))), U = tokens_per_epoch, R = tokens / U - 1; N' alike",
+        "E + A / N'^alpha + B / D'^alpha, D' = U (1 + R_D (1 - exp(-R / R_D))), U = tokens_per_epoch, R = tokens / U - 1; N' alike from params with R_N",
         loss,
         ("params", "tokens", "tokens_per_epoch"),
         (

@@ -14,6 +14,7 @@ from foretrain.laws._runs import Runs
 from foretrain.laws._solver import Solved, minimize
 
 _AGREE = 1e-6  # relative, of the objective
+_NOTHING = 1e-20  # of the objective, for a row: residuals of 1e-10 are rounding, and starts that leave less agree
 _EXACT = 1e-8  # typical residual below which starts have found the same law in data without noise
 _TRIES, _POLISH = 200, 1000
 _ROUGH = 1e-3  # tolerance of the gradient before the last stage

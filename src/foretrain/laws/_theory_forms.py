@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from foretrain.laws._law import Columns, Law, Logs, Parameter, Slopes, Thetas
+from foretrain.laws._parameters import amplitude, floor
 
 # (capacity, source) to the exponent, its derivatives with respect to both, stacked: values are arrays of many fits.
 Exponent = Callable[[Any, Any], np.ndarray]
@@ -151,8 +152,8 @@ def _tied(name: str, terms: list[Term], source: str) -> Law:
         return log, jacobian
 
     parameters = (
-        *(Parameter(letter, tuple(np.exp((0.0, 5.0, 10.0, 15.0))), True, 1e-9, 1e30) for letter, _ in terms),
-        Parameter("E", tuple(np.exp((-1.0, -0.3, 0.3, 0.9))), True, 1e-9, 1e30, "loss of infinite size and data"),
+        *(amplitude(letter) for letter, _ in terms),
+        floor(),
         Parameter("capacity", (1.1, 1.5, 2.5), False, 1.0, 10.0, "decay of the kernel's eigenvalues, k^-capacity"),
         Parameter("source", (0.1, 0.35, 0.7, 1.3), False, 0.01, 10.0, "ease of the task: hard below 1"),
     )
