@@ -56,6 +56,8 @@ def _rows(fit: Fit) -> str:
 
 def _minimum(fit: Fit) -> str:
     on = "the log of the " if fit.settings.get("on", "log") == "log" else "the "
+    if fit.law.noise and fit.settings.get("on", "log") == "log":  # arsinh: not only positive numbers have it
+        on = f"the log (of differences below {fit.law.noise:g}) of the "
     what = (
         "half the squares"
         if fit.settings.get("loss") == "squares"
@@ -112,7 +114,7 @@ def forecast_lines(
         table.add_column(name, justify="right", no_wrap=True)
     for point, values in zip(points, predicted, strict=True):
         cells = [of_column(name, point[name]) if name in point else "" for name in shown]
-        table.add_row(*cells, f"{values['value']:.5g}", f"{values['low']:.4g} to {values['high']:.4g}")
+        table.add_row(*cells, f"{values['value']:.5g}", interval(Estimate(**values)))
     return [f"{fit.law.name}: {fit.law.response} = {fit.law.formula}", table]
 
 
@@ -124,7 +126,12 @@ def laws_lines(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
     """
     lines: list[Any] = []
     for row in rows:
-        needs = "one column, --x" if row["one_variable"] else ", ".join(row["variables"])
+        needs = (
+            "one column, --x"
+            if row["one_variable"]
+            else ", ".join(v for v in row["variables"] if v not in row["optional"])
+        )
+        needs += f"; and those that vary of {', '.join(row['optional'])}" if row["optional"] else ""
         source = f"; {row['source']}" if row["source"] else ""
         lines += [
             f"{row['name']}: {row['summary']}",

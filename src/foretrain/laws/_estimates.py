@@ -40,11 +40,16 @@ def far_away(fit: Fit, points: Sequence[Mapping[str, float]]) -> list[str]:
         points: Where it is asked.
     """
     said = []
+    far = 1.0 if fit.settings.get("preset") else FAR  # nobody here has seen the runs of a paper
     for point in points:
         for name, value in point.items():
             low, high = fit.data.get("ranges", {}).get(name, (value, value))
+            if name.endswith("_bits"):
+                if value < low:
+                    said.append(f"{name} = {value:g}: no run had fewer than {low:g}, and losses rise steeply below.")
+                continue
             times = max(value / high, low / value)
-            if times > FAR:
+            if times > far:
                 side = "above the largest" if value > high else "below the smallest"
                 said.append(
                     f"{name} = {count(value)} is {times:.3g} times {side} of the runs ({count(low)} to {count(high)}); "

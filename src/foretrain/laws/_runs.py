@@ -225,6 +225,8 @@ class Runs:
             raise InvalidInput(
                 f"drop_largest_loss: expected a whole number from 0 to {len(self) - 1} (there are {len(self)} rows), got {show(count)}."
             )
+        if count == 0:
+            return self
         loss = self.numbers("loss", positive=False)[:, 0]
         keep = np.sort(np.argsort(loss, kind="stable")[: len(self) - count])
         return self.take(keep)
