@@ -23,6 +23,7 @@ from foretrain.laws._next_runs import NextRun as NextRun
 from foretrain.laws._next_runs import next_runs as next_runs
 from foretrain.laws._plan import plan as plan
 from foretrain.laws._planner import Plan as Plan
+from foretrain.laws._precision import PrecisionLaw as PrecisionLaw
 from foretrain.laws._precision_plan import plan_precision as plan_precision
 from foretrain.laws._presets import PRESETS as PRESETS
 from foretrain.laws._profile import profile as profile

@@ -10,6 +10,7 @@ from foretrain.laws._fit import Estimate, Fit
 from foretrain.laws._words import count
 
 FAR = 10.0  # times beyond the runs, from which a forecast or a plan carries a warning
+_LONG = 1e3  # tokens per parameter of the longest runs behind the presets
 RARE = 0.01  # share of the bootstrap fits below which those without an answer need no word
 
 
@@ -47,6 +48,8 @@ def far_away(fit: Fit, points: Sequence[Mapping[str, float]]) -> list[str]:
             if name.endswith("_bits"):
                 if value < low:
                     said.append(f"{name} = {value:g}: no run had fewer than {low:g}, and losses rise steeply below.")
+                elif far == 1.0 and high < value < math.inf:
+                    said.append(f"{name} = {value:g}: no run had more than {high:g}, but in full precision.")
                 continue
             times = max(value / high, low / value)
             if times > far:
@@ -55,4 +58,7 @@ def far_away(fit: Fit, points: Sequence[Mapping[str, float]]) -> list[str]:
                     f"{name} = {count(value)} is {times:.3g} times {side} of the runs ({count(low)} to {count(high)}); "
                     "intervals know the fit, not what changes on the way."
                 )
+        ratio = point.get("tokens", 0.0) / point.get("params", math.inf)
+        if far == 1.0 and ratio > _LONG:
+            said.append(f"{ratio:.4g} tokens per parameter are more than the {_LONG:g} of the longest runs.")
     return said
