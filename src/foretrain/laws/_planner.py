@@ -222,16 +222,18 @@ class Planner:
             )
 
     def _told(self, lnN: np.ndarray, lnD: np.ndarray, known: Mapping[str, float]) -> Plan:
-        lnC = lnN + lnD + math.log(FLOPS_PER_TOKEN)
-        if "compute" in known or "loss" not in known:
-            lnC = np.full(len(lnN), lnC[0])
         with np.errstate(over="ignore", invalid="ignore"):
+            lnC = lnN + lnD + math.log(FLOPS_PER_TOKEN)
+            if "loss" not in known:
+                lnC = np.full(len(lnN), lnC[0])
             draws = {"params": lnN, "tokens": lnD, "compute": lnC, "tokens_per_param": lnD - lnN}
             draws = {name: np.exp(values) for name, values in draws.items()}
         if "unique_tokens" in self.given:
             draws["epochs"] = draws["tokens"] / self.given["unique_tokens"]
         found = {name: estimate(float(v[0]), v[1:], self.level) for name, v in draws.items()}
-        point = {v: float(c[0]) for v, c in self._columns(lnN[:1], lnD[:1]).items() if v in self.law.variables}
+        point = {
+            v: float(np.ravel(c)[0]) for v, c in self._columns(lnN[:1], lnD[:1]).items() if v in self.law.variables
+        }
         found[self.law.response] = Estimate(*(known["loss"],) * 3) if "loss" in known else self._predicted(point)
         found |= {
             name: Estimate(value, value, value)

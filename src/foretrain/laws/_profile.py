@@ -136,7 +136,7 @@ class _Profile:
             low, at_low, high, at_high = (at, here, high, at_high) if here < bound else (low, at_low, at, here)
             if high - low < 1e-3:
                 break
-        return side * (low + (high - low) * (bound - at_low) / max(at_high - at_low, 1e-12))
+        return float(side * (low + (high - low) * (bound - at_low) / max(at_high - at_low, 1e-12)))
 
     def _open(self, end: float) -> float:
         positive = self.forward is np.log
