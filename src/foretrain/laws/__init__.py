@@ -2,6 +2,8 @@
 
 from foretrain.laws._allocation import Allocation as Allocation
 from foretrain.laws._allocation import Budget as Budget
+from foretrain.laws._auto import Candidate as Candidate
+from foretrain.laws._auto import candidates as candidates
 from foretrain.laws._checks import design_refusals as design_refusals
 from foretrain.laws._checks import design_warnings as design_warnings
 from foretrain.laws._checks import distinct_rows as distinct_rows
@@ -38,3 +40,4 @@ from foretrain.laws._theory_forms import reused_data as reused_data
 from foretrain.laws._validation import leave_out_largest as leave_out_largest
 from foretrain.laws._validation import other_forms as other_forms
 from foretrain.laws._valleys import valleys as valleys
+from foretrain.laws._windows import Window as Window

@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float
 
 from foretrain.errors import InvalidInput
 from foretrain.laws._law import Law
-from foretrain.laws._problem import Objective, Problem, rows_of
+from foretrain.laws._problem import Objective, rows_of
 from foretrain.laws._runs import Runs
 from foretrain.laws._validation import budgets_of, leave_out_largest, refit, usable_laws
-from foretrain.laws._windows import ALL, WINDOWS, WINDOWS_OF_ONE, Window
+from foretrain.laws._windows import WINDOWS, WINDOWS_OF_ONE, Window
 
 _SECOND = 0.5  # weight of the second largest budget
 _STARTS = 12
@@ -99,7 +99,9 @@ def candidates(
     ]
     if not found:
         names = ", ".join(law.name for law in laws)
-        raise InvalidInput(f"fit: law auto: {len(runs)} rows determine none of {names}. Name a law to see what it lacks.")
+        raise InvalidInput(
+            f"fit: law auto: {len(runs)} rows determine none of {names}. Name a law to see what it lacks."
+        )
     best = min(c.score for c in found)
     if not math.isfinite(best):
         # Too few rows to leave any out: the form with the fewest parameters that describes all rows.
@@ -124,7 +126,9 @@ def chosen_words(found: Sequence[Candidate]) -> str:
         found: Candidates, the best first.
     """
     best = found[0]
-    rows = f"{best.words} ({int(best.kept.sum())} of {len(best.kept)} rows)" if not best.window.everything else best.words
+    rows = (
+        f"{best.words} ({int(best.kept.sum())} of {len(best.kept)} rows)" if not best.window.everything else best.words
+    )
     if best.validation is None:
         return f"{rows}: too few rows to leave any out, so the law with the fewest parameters"
     words = f"{rows}: misses the largest budget by {_percent(best)} on average when it is left out"

@@ -14,12 +14,22 @@ import numpy as np
 from jaxtyping import Float
 
 from foretrain.errors import InvalidInput
+from foretrain.laws._auto import candidates, chosen_words, other_candidates
 from foretrain.laws._checks import design_refusals, design_warnings
 from foretrain.laws._forms import law_for
 from foretrain.laws._law import Law
+from foretrain.laws._misfit import misfit
 from foretrain.laws._problem import Objective as Objective
 from foretrain.laws._problem import Problem, ranges_of, rows_of
 from foretrain.laws._runs import Runs
+from foretrain.laws._validation import (
+    budgets_of,
+    coordinates_of,
+    distance_beyond,
+    growth_of,
+    leave_out_largest,
+    other_forms,
+)
 
 if TYPE_CHECKING:
     from foretrain.laws._planner import Plan
@@ -28,6 +38,7 @@ STARTS, BOOTSTRAP, LEVEL = 64, 1000, 0.95
 
 _SINGULAR = 1e6  # condition number of the scaled Jacobian; 300 to 500 in published tables
 _RESIDUALS_KEPT = 101
+_ENOUGH_ROWS = 4000  # to see how well laws forecast; larger tables are sampled for it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +136,8 @@ class Fit:
     ) -> dict[str, np.ndarray]:
         r"""The response at given columns, with an interval.
 
-        The interval contains the sampling error (bootstrap), the spread over laws of other form, and with `noise` the scatter of single runs.
+        The interval contains the sampling error (bootstrap), the spread over laws of other form, the error that grows with the distance from the
+        rows as it did when the largest budgets were left out (SL.33), and with `noise` the scatter of single runs.
 
         Args:
             at: Numbers or arrays for every variable of the law.
@@ -142,7 +154,7 @@ class Fit:
         spread = self._spread(at, centre)
         rng = np.random.default_rng(0)
         draws = self.law.logs(self.samples, x, slopes=False)[0] if len(self.samples) else centre[None].repeat(1000, 0)
-        draws = draws + spread * rng.standard_normal((len(draws), 1))
+        draws = draws + np.hypot(spread, self._beyond(at)) * rng.standard_normal((len(draws), 1))
         if self.law.noise:
             draws, centre = self.law.smoothed(np.exp(draws)), self.law.smoothed(np.exp(centre))
         if noise and len(self.residuals):
@@ -204,8 +216,20 @@ class Fit:
 
         return load(path, law=law)
 
+    def _beyond(self, at: Mapping[str, Any]) -> np.ndarray:
+        span = self.data.get("span")
+        growth, _ = growth_of(self.validation)
+        if span is None or not growth:
+            return np.zeros(1)
+        return growth * distance_beyond(coordinates_of(at, self.law), span["low"], span["high"])
+
     def _spread(self, at: Mapping[str, Any], centre: np.ndarray) -> np.ndarray:
-        others = [law.logs(theta[None], law.columns(at), slopes=False)[0][0] for law, theta in self.forms]
+        # A form that needs a column which is not given cannot say anything.
+        others = [
+            law.logs(theta[None], law.columns(at), slopes=False)[0][0]
+            for law, theta in self.forms
+            if all(v in at for v in law.required)
+        ]
         if not others:
             return np.zeros_like(centre)
         return np.sqrt(np.mean((np.array(others) - centre) ** 2, axis=0))
@@ -239,14 +263,15 @@ def fit(
 
     Args:
         runs: A table from `read_runs`, or columns by name.
-        law: A law, or its name.
-        x: The variable, for named laws of one variable.
+        law: A law, its name, or `"auto"`: the form and the window of rows that predict the largest budgets best when these are left out
+            (SL.30); `settings["chosen"]` says which and why.
+        x: The variable, for laws of one variable.
         group: Column whose equal values are one run, resampled together; `"run"` by default where there is such a column.
         objective: What is minimized: Huber's loss with $\delta=10^{-3}$ on the log by default.
         starts: Points of the law's grid of starts to begin from.
         bootstrap: Fits to resampled runs; 0 leaves intervals out.
         level: Probability that intervals are meant to cover.
-        validate: Leave the largest budget out, too, and say how well it is predicted.
+        validate: Leave the largest budget out, too, and say how well it is predicted; intervals of forecasts need it. `auto` always does.
         seed: Of starts and resampling.
 
     Raises:
@@ -264,24 +289,43 @@ def fit(
         (0.34, 1.8)
     """
     runs = runs if isinstance(runs, Runs) else Runs.from_columns(runs)
-    law = law_for(law, runs, x=x) if isinstance(law, str) else law
     objective = objective or Objective()
-    data = rows_of(runs, law, group)
+    options = _Options(group, objective, starts, bootstrap, level, seed)
+    if law == "auto":
+        return _fit_best(runs, x, options)
+    law = law_for(law, runs, x=x) if isinstance(law, str) else law
+    found = _estimate(runs, law, options)
+    return _validated(found, runs, options) if validate else found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    group: str | None
+    objective: Objective
+    starts: int
+    bootstrap: int
+    level: float
+    seed: int
+
+
+def _estimate(runs: Runs, law: Law, options: _Options) -> Fit:
+    data = rows_of(runs, law, options.group)
     if refusals := design_refusals(data.x.T, law.variables, len(law.parameters), law.name):
         raise InvalidInput("fit: " + " ".join(refusals))
-    problem = Problem(law, data.x, data.y, objective)
-    rng = np.random.default_rng(seed)
-    solved, tried, agreeing = problem.solve(starts, rng)
+    problem = Problem(law, data.x, data.y, options.objective)
+    rng = np.random.default_rng(options.seed)
+    solved, tried, agreeing = problem.solve(options.starts, rng)
     theta = solved.theta[solved.best()]
     condition = problem.condition(theta)
     warnings = [*runs.warnings(), *design_warnings(data.x.T, law.variables, law.name)]
     warnings += _doubts(law, theta, tried, agreeing, condition)
+    where = coordinates_of(runs.columns, law)
     return Fit(
         law,
         theta,
         float(solved.objective[solved.best()]),
-        problem.bootstrap(theta, data.groups, bootstrap, rng),
-        level,
+        problem.bootstrap(theta, data.groups, options.bootstrap, rng),
+        options.level,
         np.quantile(problem.log_residuals(theta), np.linspace(0.0, 1.0, _RESIDUALS_KEPT)),
         len(data.y),
         int(data.groups.max()) + 1,
@@ -290,12 +334,56 @@ def fit(
         condition,
         float(solved.gradient[solved.best()]),
         tuple(warnings),
-        settings={**dataclasses.asdict(objective), "seed": seed, "bootstrap": bootstrap, "resampled": data.resampled},
+        settings={
+            **dataclasses.asdict(options.objective),
+            "seed": options.seed,
+            "bootstrap": options.bootstrap,
+            "resampled": data.resampled,
+        },
         data={
             "source": runs.source,
             "ranges": ranges_of(law, data.x),
+            "span": {"low": where.min(axis=1).tolist(), "high": where.max(axis=1).tolist()},
         },
     )
+
+
+def _validated(found: Fit, runs: Runs, options: _Options) -> Fit:
+    """With the largest budget left out, other forms, and a word where the law misfits."""
+    few = _some(runs, options)
+    more: dict[str, Any] = {"theta": found.theta, "group": options.group, "seed": options.seed}
+    doubt = misfit(few, found, group=options.group, seed=options.seed).text
+    return dataclasses.replace(
+        found,
+        validation=leave_out_largest(few, found.law, options.objective, **more),
+        forms=other_forms(few, found.law, options.objective, **more),
+        warnings=(*found.warnings, doubt) if doubt else found.warnings,
+    )
+
+
+def _fit_best(runs: Runs, x: str | None, options: _Options) -> Fit:
+    few = _some(runs, options)
+    tried = candidates(few, x=x, objective=options.objective, group=options.group, seed=options.seed)
+    best = tried[0]
+    budgets = budgets_of(runs, best.law)
+    response = rows_of(runs, best.law, options.group).y
+    kept = runs.take(best.window.keep(budgets.log, response, np.ones(len(runs), bool)))
+    found = _estimate(kept, best.law, options)
+    doubt = misfit(_some(kept, options), found, group=options.group, seed=options.seed).text
+    return dataclasses.replace(
+        found,
+        validation=best.validation,
+        forms=other_candidates(tried),
+        warnings=(*found.warnings, doubt) if doubt else found.warnings,
+        settings={**found.settings, "chosen": chosen_words(tried), "candidates": [c.to_json() for c in tried]},
+    )
+
+
+def _some(runs: Runs, options: _Options) -> Runs:
+    """All rows, or as many as say how well laws forecast."""
+    if len(runs) <= _ENOUGH_ROWS:
+        return runs
+    return runs.take(np.sort(np.random.default_rng(options.seed).choice(len(runs), _ENOUGH_ROWS, replace=False)))
 
 
 def _doubts(law: Law, theta: np.ndarray, tried: int, agreeing: int, condition: float) -> list[str]:

@@ -18,8 +18,10 @@ from foretrain.laws._forms import CATALOGUE, law_for
 from foretrain.laws._law import Law
 from foretrain.laws._problem import Objective, Problem, Rows, rows_of
 from foretrain.laws._runs import Runs
+from foretrain.laws._windows import ALL, Window
 
-_STARTS = 12
+_STARTS, _STARTS_NEAR = 12, 3  # the second where the fit to all rows is one of the starts
+_NORMAL = 0.6745  # median size of a standard normal number
 _REHEARSALS = 4
 _SAME_BUDGET = 0.05  # budgets nearer than this are one: some tables round, some were read off a figure
 _PART = 0.1
@@ -89,7 +91,7 @@ def cost_of(columns: Mapping[str, Any], law: Law) -> tuple[str, np.ndarray]:
 
 
 def coordinates_of(columns: Mapping[str, Any], law: Law) -> Float[np.ndarray, "coordinates rows"]:
-    """Logarithms of the law's variables and of the cost: where a run lies, to say how far it is from others.
+    """Logarithms of the law's variables, of the cost and of tokens per parameter: where a run lies, to say how far it is from others.
 
     Args:
         columns: By name.
@@ -100,7 +102,10 @@ def coordinates_of(columns: Mapping[str, Any], law: Law) -> Float[np.ndarray, "c
     logs = np.log(at[[v not in law.defaults for v in law.variables]])
     if len(law.variables) == 1:
         return logs
-    return np.vstack([logs, np.log(np.broadcast_to(cost_of(columns, law)[1], logs.shape[1:]).reshape(1, -1))])
+    more = [cost_of(columns, law)[1]]
+    if "params" in law.variables and "tokens" in law.variables:
+        more.append(np.asarray(columns["tokens"], float) / np.asarray(columns["params"], float))
+    return np.vstack([logs, *(np.log(np.broadcast_to(values, logs.shape[1:]).reshape(1, -1)) for values in more)])
 
 
 def distance_beyond(
@@ -125,9 +130,10 @@ def leave_out_largest(
     *,
     theta: np.ndarray | None = None,
     group: str | None = None,
+    window: Window = ALL,
     seed: int = 0,
 ) -> dict[str, Any] | None:
-    """How well the largest budget is predicted by a fit without it.
+    r"""How well the largest budget is predicted by a fit without it.
 
     Args:
         runs: The table.
@@ -135,12 +141,14 @@ def leave_out_largest(
         objective: What is minimized; Huber's loss on the log by default.
         theta: Coordinates of the fit to all rows, one of the starts.
         group: Column of the runs.
+        window: Which of the other rows are fitted; the rows left out are all predicted.
         seed: Of the other starts.
 
     Returns:
         `by` (what the budget is measured in), `budget`, `rows` left out, `mean_abs_error`, `worst_error`, `bias` (relative; positive when the
-        prediction is too high), `distance` (how far the rows left out lie beyond the others, mean of ln), and under `rehearsals` the same for
-        the budgets below it, each predicted from what is cheaper. `None` where too few rows are left.
+        prediction is too high), `distance` (how far the rows left out lie beyond the others, mean of ln), `growth` (of the error with that
+        distance, (SL.33)), and under `rehearsals` the same for the budgets below it, each predicted from what is cheaper. `None` where too few
+        rows are left.
 
     Example:
         >>> import numpy as np
@@ -154,13 +162,24 @@ def leave_out_largest(
     data, budgets = rows_of(runs, law, group), budgets_of(runs, law)
     found = []
     for top in range(budgets.count - 1, max(0, budgets.count - 1 - _REHEARSALS), -1):
-        rehearsal = _rehearse(
-            runs, law, data, objective, budgets, budgets.level == top, budgets.level < top, theta, seed
-        )
+        seen = window.keep(budgets.log, data.y, budgets.level < top)
+        rehearsal = _rehearse(runs, law, data, objective, budgets, budgets.level == top, seen, theta, seed)
         if rehearsal is None:
             break
         found.append(rehearsal)
     return {**found[0], "rehearsals": found[1:]} if found else None
+
+
+def growth_of(validation: Mapping[str, Any] | None) -> tuple[float, int]:
+    """How fast the error of forecasts grows beyond the rows, per unit of ln, and from how many rehearsals that is known (SL.33).
+
+    Args:
+        validation: What `leave_out_largest` returns.
+    """
+    if validation is None:
+        return 0.0, 0
+    grown = [v["growth"] for v in (validation, *validation.get("rehearsals", ()))]
+    return math.sqrt(sum(g**2 for g in grown) / len(grown)), len(grown)
 
 
 def _rehearse(
@@ -175,11 +194,12 @@ def _rehearse(
     seed: int,
 ) -> dict[str, Any] | None:
     """Fit the rows seen, predict those hidden; `None` when the rows seen do not determine the law."""
-    solved = refit(law, data, objective, seen, theta, seed)
+    solved = refit(law, data, objective, seen, theta, seed, _STARTS if theta is None else _STARTS_NEAR)
     if solved is None:
         return None
-    left = Problem(law, data.x[:, hidden], data.y[hidden], objective)
-    error = np.expm1(-left.log_residuals(solved))
+    off = Problem(law, data.x[:, hidden], data.y[hidden], objective).log_residuals(solved)
+    scatter = Problem(law, data.x[:, seen], data.y[seen], objective).log_residuals(solved)
+    error = np.expm1(-off)
     where = coordinates_of(runs.columns, law)
     far = distance_beyond(where[:, hidden], where[:, seen].min(axis=1), where[:, seen].max(axis=1))
     return {
@@ -190,6 +210,8 @@ def _rehearse(
         "worst_error": float(error[np.argmax(np.abs(error))]),
         "bias": float(np.mean(error)),
         "distance": float(np.mean(far)),
+        "growth": math.sqrt(max(float(np.mean(off**2)) - float(np.median(np.abs(scatter)) / _NORMAL) ** 2, 0.0))
+        / max(float(np.sqrt(np.mean(far**2))), _SAME_BUDGET),
     }
 
 
@@ -223,27 +245,26 @@ def refit(
     return solved.theta[0]
 
 
-def candidates(runs: Runs, law: Law) -> list[Law]:
-    """Other laws of the catalogue that predict the same response from columns that this table has.
+def usable_laws(runs: Runs, *, x: str | None = None, response: str = "loss") -> list[Law]:
+    """Laws of the catalogue that predict a response from columns that this table has, one for every form.
 
     Args:
         runs: The table.
-        law: The law that they are compared with.
+        x: The variable, for laws of one; laws of several by default.
+        response: What they predict.
     """
     found = []
     for name, entry in CATALOGUE.items():
-        # Forms of their own only: gadre is chinchilla-tied, and laws of theory are chinchilla, in other letters.
-        if name in (law.name, "gadre") or name.startswith("theory-"):
-            continue
-        if entry.one_variable != (len(law.variables) == 1):
+        # gadre is chinchilla-tied, and laws of theory are chinchilla, in other letters.
+        if name == "gadre" or name.startswith("theory-") or entry.one_variable != (x is not None):
             continue
         try:
-            other = law_for(name, runs, x=law.variables[0] if entry.one_variable else None)
+            law = law_for(name, runs, x=x)
         except InvalidInput:  # a law of precision, and a table in which none varies
             continue
-        usable = all(v in runs.columns and runs.is_number(v) and np.all(runs[v] > 0) for v in other.required)
-        if other.response == law.response and usable:
-            found.append(other)
+        usable = all(v in runs.columns and runs.is_number(v) and np.all(runs[v] > 0) for v in law.required)
+        if law.response == response and usable:
+            found.append(law)
     return found
 
 
@@ -280,7 +301,9 @@ def other_forms(
     objective = objective or Objective()
     typical = _typical(law, rows_of(runs, law, group), theta)
     found = []
-    for other in candidates(runs, law):
+    for other in usable_laws(runs, x=law.variables[0] if len(law.variables) == 1 else None, response=law.response):
+        if other.name == law.name:
+            continue
         data = rows_of(runs, other, group)
         if len(data.y) < 2 * len(other.parameters):  # such a fit describes any rows and says nothing beyond them
             continue

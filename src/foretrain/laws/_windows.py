@@ -43,7 +43,10 @@ class Window:
         return self.near is None and not self.dear
 
     def keep(
-        self, log_cost: Float[np.ndarray, " rows"], response: Float[np.ndarray, " rows"], seen: Bool[np.ndarray, " rows"]
+        self,
+        log_cost: Float[np.ndarray, " rows"],
+        response: Float[np.ndarray, " rows"],
+        seen: Bool[np.ndarray, " rows"],
     ) -> Bool[np.ndarray, " rows"]:
         """The rows that are kept of those seen; rows that are not seen decide nothing.
 
