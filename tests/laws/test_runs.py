@@ -298,6 +298,21 @@ class TestUnits:
         _, (warning,) = unit_findings(columns, self.rows)
         assert "more than a factor of 3 in row 2 (at most 5 times)" in warning
 
+    def test_epochs_against_tokens(self) -> None:
+        columns = {
+            "tokens": np.array(
+                [1e9, 5e8, 4e9, 4.3e9, 4e9, 9e9, 2e8]
+            ),  # the fifth exceeds its one epoch, the sixth its four
+            "epochs": np.array([1, 1, 4, 4, 1, 4, 0.2]),
+            "tokens_per_epoch": np.full(7, 1e9),
+        }
+        refused, (warning,) = unit_findings(columns, self.rows[:7])
+        assert not refused
+        assert warning.startswith("tokens are not tokens_per_epoch × epochs in rows 5, 6")
+        assert unit_findings(
+            {**columns, "tokens": np.minimum(columns["tokens"], columns["epochs"] * 1e9)}, self.rows[:7]
+        ) == ([], [])
+
     def test_small_networks_are_no_mistake(self) -> None:
         columns = {
             "params": np.geomspace(200, 2e5, 12),
@@ -346,6 +361,13 @@ class TestDesigns:
         values = np.column_stack([np.full(9, 1e8), np.geomspace(1e8, 1e10, 9)])
         (words,) = design_refusals(values, ("params", "tokens"), 5)
         assert "params has one value, 1e+08, in all rows" in words
+
+    def test_one_number_of_unique_tokens(self) -> None:
+        """Repetition shows in tokens alone; where the number of unique tokens has a power of its own it does not."""
+        rng, names = np.random.default_rng(0), ("params", "tokens", "tokens_per_epoch")
+        values = np.column_stack([*np.exp(rng.uniform(15, 22, (2, 30))), np.full(30, 1e9)])
+        assert design_refusals(values, names, 6, "muennighoff") == []
+        assert "tokens_per_epoch has one value" in design_refusals(values, names, 6, "theory-reused-data")[0]
 
     def test_too_few_rows(self) -> None:
         values = self._design(rows=3, jitter=1.0)

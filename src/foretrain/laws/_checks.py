@@ -22,6 +22,9 @@ _COUNTED = ("params", "params_no_embed", "tokens", "tokens_per_epoch", "flops")
 _FACTORS = {3: "thousands", 6: "millions", 9: "billions", 12: "trillions"}
 _EXACT = 0.01  # ln D given ln N varies by less than this: one per cent of tokens per parameter
 _CLOSE = 0.1
+# Variables that enter a law by a ratio, so that another one may vary in their place.
+_MAY_BE_ONE = {("muennighoff", "tokens_per_epoch")}
+_EPOCHS_OFF = 1.5  # tokens against epochs times tokens per epoch: a last epoch that is cut short is less
 _NARROW = 3.0  # a span below this factor hardly bends a power law
 _OFF = 3.0  # FLOP against 6 N D: counting conventions differ by less
 
@@ -70,7 +73,7 @@ def design_refusals(
         )
     constant = [len(np.unique(column)) == 1 for column in np.transpose(values)] if len(values) else []
     for name, same, column in zip(names, constant, np.transpose(values), strict=False):
-        if same:
+        if same and (law, name) not in _MAY_BE_ONE:
             found.append(
                 f"{law}: {name} has one value, {column[0]:.6g}, in all rows, so nothing can be learned of how the loss depends on it. "
                 f"Add runs at other values (a factor of ten apart or more), or fit a law without {name}."
@@ -199,9 +202,23 @@ def unit_findings(
             doubted = name in usable and name not in stated and (name != "flops" or n is None or d is None)
             if doubted and (words := _unlikely(name, usable[name], usable)):
                 warned.append(words)
+    if not refused and {"tokens", "tokens_per_epoch", "epochs"} <= usable.keys():
+        warned += _against_epochs(usable["tokens"], usable["tokens_per_epoch"], usable["epochs"], rows)
     if "loss" in numbers:
         warned += _loss_units(numbers["loss"], rows)
     return refused, warned
+
+
+def _against_epochs(d: np.ndarray, unique: np.ndarray, epochs: np.ndarray, rows: np.ndarray) -> list[str]:
+    """Three columns that say two things: tokens are epochs times tokens per epoch, or fewer within the first epoch."""
+    expected = np.where(epochs > 1.0, unique * epochs, np.minimum(unique, d))
+    wrong = np.abs(np.log(d / expected)) > math.log(_EPOCHS_OFF)
+    if not wrong.any():
+        return []
+    return [
+        f"tokens are not tokens_per_epoch × epochs in {told_rows(rows, wrong)}: laws of repeated data use tokens_per_epoch. If epochs are right, "
+        "give that column another name, columns other=tokens_per_epoch, and it is derived."
+    ]
 
 
 def _against_flops(

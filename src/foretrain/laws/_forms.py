@@ -245,10 +245,11 @@ def m4(x: str) -> Law:
             chance = np.exp(u - soft)
             step = u - value / (1.0 - (1.0 - a) * chance)
             new = np.where((step > low) & (step < high), step, 0.5 * (low + high))
-            if np.all(np.abs(new - u) <= 1e-15 * np.maximum(1.0, np.abs(u))):
-                u = new
+            # What rounding leaves of the three terms; a step that is due to it leads nowhere.
+            exact = np.abs(value) <= 1e-15 * (np.abs(u) + np.abs(1.0 - a) * soft + np.abs(target))
+            u = np.where(exact, u, new)
+            if exact.all():
                 break
-            u = new
         soft = np.logaddexp(0.0, u)
         chance = np.exp(u - soft)
         excess = span * chance
