@@ -109,23 +109,45 @@ def muennighoff() -> Law:
     parameters that are compute-optimal for $U$ in the place of $U$.
     """
 
-    def effective(unique, total, rate):
-        repeats = total / unique - 1.0
-        repeats = np.where(np.real(repeats) > 0.0, repeats, 0.0)
-        return unique * (1.0 + rate * -np.expm1(-repeats / rate))
+    def worth(fresh, total, rate):
+        """The effective size, and its logarithmic slopes along what is fresh and along the rate."""
+        repeats = np.maximum(total / fresh - 1.0, 0.0) / rate
+        faded = np.exp(-repeats)
+        size = fresh * (1.0 - rate * np.expm1(-repeats))
+        return size, 1.0 - faded * total / size, rate * fresh / size * (1.0 - faded - repeats * faded)
 
-    def loss(params, tokens, tokens_per_epoch, A, B, E, alpha, R_D, R_N):
-        unique = np.where(np.real(tokens_per_epoch) < np.real(tokens), tokens_per_epoch, tokens)
-        balance = np.exp(np.log(A / B) / alpha)  # N^alpha / A = D^alpha / B where both terms are best balanced
-        best = unique * balance
-        of_params = np.where(np.real(best) < np.real(params), best, params)
-        n, d = effective(of_params, params, R_N), effective(unique, tokens, R_D)
-        return E + A * np.exp(-alpha * np.log(n)) + B * np.exp(-alpha * np.log(d))
+    def logs(theta: np.ndarray, columns: np.ndarray, *, slopes: bool = True):
+        lnA, lnB, lnE, ln_alpha, ln_rd, ln_rn = (
+            theta[:, i, None] for i in range(6)
+        )  # in the order of the parameters below
+        params, tokens, unique = columns[:, None]
+        unique, alpha, ratio = np.minimum(unique, tokens), np.exp(ln_alpha), lnA - lnB
+        with np.errstate(all="ignore"):
+            best = unique * np.exp(ratio / alpha)  # N^alpha / A = D^alpha / B where both terms are best balanced
+            n, along, along_rn = worth(np.minimum(best, params), params, np.exp(ln_rn))
+            d, _, along_rd = worth(unique, tokens, np.exp(ln_rd))
+            heights = np.stack(np.broadcast_arrays(lnA - alpha * np.log(n), lnB - alpha * np.log(d), lnE))
+            top = heights.max(axis=0)
+            parts = np.exp(heights - top)
+            total = parts.sum(axis=0)
+            log = np.log(total) + top
+            if not slopes:
+                return log, None
+            of_params, of_tokens, of_floor = parts / total
+            along = np.where(best < params, along, 0.0)
+            pieces = [
+                of_params * (1.0 - along),
+                of_params * along + of_tokens,
+                of_floor,
+                of_params * (along * ratio - alpha * np.log(n)) - of_tokens * alpha * np.log(d),
+                -of_tokens * alpha * along_rd,
+                -of_params * alpha * along_rn,
+            ]
+        return log, np.stack(pieces, axis=1)
 
-    return law_of(
+    return Law(
         "muennighoff",
         "E + A / N'^alpha + B / D'^alpha, D' = U (1 + R_D (1 - exp(-R / R_D))), U = tokens_per_epoch, R = tokens / U - 1; N' alike from params with R_N",
-        loss,
         ("params", "tokens", "tokens_per_epoch"),
         (
             amplitude("A"),
@@ -135,6 +157,7 @@ def muennighoff() -> Law:
             Parameter("R_D", (4.0, 15.0, 60.0), True, 1e-3, 1e6, "repetitions after which data is worn out"),
             Parameter("R_N", (4.0, 15.0, 60.0), True, 1e-3, 1e6, "the same of excess parameters"),
         ),
+        logs,
         source="arXiv 2305.16264",
     )
 
