@@ -11,6 +11,7 @@ from typing import Any
 from foretrain.cli import _laws_tables as tables
 from foretrain.cli._approaches import check_approach, run_approach
 from foretrain.cli._console import Told, Voice, check_files
+from foretrain.curves import json_ready
 from foretrain.errors import ForetrainError, InvalidInput, nearest
 from foretrain.laws import CATALOGUE, Fit, Law, Objective, Runs, fit
 from foretrain.laws._columns import parse_number
@@ -153,7 +154,8 @@ def run_forecast(voice: Voice, model: str, at: Sequence[str], level: float | Non
     response = known.law.response
     if voice.as_json:
         rows = [
-            {response: tables.plain(interval), "at": point} for point, interval in zip(points, predicted, strict=True)
+            {response: tables.plain(interval), "at": json_ready(point)}
+            for point, interval in zip(points, predicted, strict=True)
         ]
         table = rows[0] if len(rows) == 1 else {"forecasts": rows}
         voice.json(table | {"law": known.law.name, "level": level or known.level, "warnings": warnings})

@@ -160,7 +160,7 @@ class PrecisionLaw:
         return self._estimate(lambda c: math.exp(c.log_factor(bits)))
 
     def measured_factor(self, params: float, loss: float, full_loss: float) -> Estimate:
-        r"""The share of the parameters that counts, from two runs of one size and one data, in few bits and in full precision (PR.8).
+        r"""The share of the parameters that counts, from two runs of one size and one data, in few bits and in full precision (PR.19).
 
         Args:
             params: $N$ of both.
