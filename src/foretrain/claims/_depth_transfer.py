@@ -342,7 +342,9 @@ def _other_hyperparameters(fast: bool) -> list[Claim]:
     }
     found = []
     for name, problem in sweeps.items():
-        row = transfer(problem, [steps], seeds=seeds).drift[0]
+        swept = transfer(problem, [steps], seeds=seeds)
+        row = swept.drift[0]
+        edges = sum(optimum["status"] == "edge of stability" for optimum in swept.optima)
         located = math.isfinite(row["exponent"])
         good = abs(row["exponent"]) <= 0.1 + 2 * row["stderr"]
         found.append(
@@ -354,7 +356,12 @@ def _other_hyperparameters(fast: bool) -> list[Claim]:
                 row["exponent"],
                 row["stderr"],
                 ("reproduced" if good else "not reproduced") if located else "not run",
-                f"SGD with momentum at learning rate {rate}, depths {depths[0]} to {depths[-1]}: drift within 0.1 up to two standard errors",
+                f"SGD with momentum at learning rate {rate}, depths {depths[0]} to {depths[-1]}: drift within 0.1 up to two standard errors"
+                + (
+                    f"; at {edges} of {len(depths)} depths the best is the last value before divergence"
+                    if edges
+                    else ""
+                ),
             )
         )
     return found

@@ -134,8 +134,8 @@ def transfer(
 ) -> Transfer:
     r"""Whether the best value of a hyperparameter is the same at all sizes, (PA.7).
 
-    At every size, the optimum of the loss at the last of the times is the vertex of a parabola in the logarithms, with a 95 % interval
-    from resampled seeds and from the fit. The drift exponent is the slope of ln(optimum) against ln(size), with a standard error
+    At every size, the optimum of the loss at the last of the times is the vertex of a parabola in the logarithms, moved by what the curves
+    of all sizes together show near their minimum, with a 95 % interval from resampled seeds and from the fits. The drift exponent is the slope of ln(optimum) against ln(size), with a standard error
     that knows that sizes share their seeds. The verdict compares it with the tolerance.
 
     When not to use it: for a single training run's choice of rate (sweep that size itself), or with the smallest sizes so small
