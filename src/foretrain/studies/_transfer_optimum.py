@@ -9,8 +9,9 @@ The rule, written down once. Points are $x=\ln\eta$ and $y=\ln$ of the loss's me
 3. Fit $z=c_0+c_1(x-x_0)+c_2(x-x_0)^2$ by weighted least squares. Weights fall smoothly (tricube) to 0 at a factor of 6 in $\eta$ from
    $x_0$, further if fewer than four points would count.
 4. Move $x_0$ to the vertex and fit again until it stays. A window that moves with the optimum makes the same error at every size,
-   which cancels in the drift; what it does to the optima themselves is measured with all sizes together (`_transfer_shape`). Curves are steeper on the side of large rates: one cubic coefficient, shared by all sizes, is
-   taken off first, if the residuals of all sizes together show it by more than two standard errors.
+   which cancels in the drift; what it does to the optima themselves is measured with all sizes together (`_transfer_shape`). Curves
+   are steeper on the side of large rates: one cubic coefficient, shared by all sizes, is taken off first, if the residuals of all
+   sizes together show it by more than two standard errors.
 5. Without positive curvature the window is doubled, at last to the whole run; without curvature even then the curve is flat.
 6. If the lowest point is the last before divergence, the vertex may not pass it, since nothing beyond was seen, and the width of
    the gap enters the error as that of a uniform distribution.
