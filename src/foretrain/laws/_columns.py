@@ -33,6 +33,9 @@ MEANINGS: dict[str, str] = {
     "activation_bits": "the bits of an activation during training",
     "kv_bits": "the bits of attention keys and values during training",
     "post_bits": "the bits to which weights are quantized after training",
+    "loss_post": "the loss with weights quantized after training, in nats per token",
+    "delta": "the loss that quantizing weights after training adds, in nats per token",
+    "group_size": "the number of weights or activations that share a scale",
     "seed": "the random seed",
 }
 

@@ -30,7 +30,7 @@ _ANALYSES: dict[str, tuple[str | tuple[str, ...], ...]] = {
     "repeated data": ("params", "tokens", ("tokens_per_epoch", "epochs"), "loss"),
     "width and depth": ("width", "depth", "tokens", "loss"),
     "precision of training": ("params", "tokens", ("weight_bits", "activation_bits", "kv_bits"), "loss"),
-    "quantization after training": ("params", "tokens", "post_bits", "loss"),
+    "quantization after training": ("params", "tokens", "post_bits", ("delta", "loss_post")),
     "learning rate and batch": ("params", "tokens", "lr", ("batch", "batch_tokens", "batch_seqs"), "loss"),
     "intervals that resample runs": ("run",),
 }
