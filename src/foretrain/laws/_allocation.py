@@ -162,29 +162,3 @@ def line_of(
         across = np.sum(w * dx**2, axis=-1)
         slope = np.where(across > 1e-12 * count, np.sum(w * dx * dy, axis=-1) / across, np.nan)
     return np.stack([mean_y - slope * mean_x, slope], axis=-1)
-
-
-def weights_of(
-    groups: np.ndarray, strata: np.ndarray, grouped: bool, count: int, rng: np.random.Generator
-) -> Float[np.ndarray, "fits rows"]:
-    """How often every row counts: once for the estimate, then as often as its run was drawn.
-
-    Rows that are runs of their own are drawn within their budget, so that no budget is lost; named runs, which may have a row in several
-    budgets, are drawn from all of them.
-
-    Args:
-        groups: Run of every row, from 0.
-        strata: Budget of every row, from 0.
-        grouped: Whether runs have names.
-        count: Number of resamples.
-        rng: What draws them.
-    """
-    weights = np.ones((count + 1, len(groups)))
-    if grouped:
-        size = int(groups.max()) + 1
-        weights[1:] = rng.multinomial(size, np.full(size, 1.0 / size), size=count)[:, groups]
-        return weights
-    for stratum in range(int(strata.max()) + 1):
-        rows = np.flatnonzero(strata == stratum)
-        weights[1:, rows] = rng.multinomial(len(rows), np.full(len(rows), 1.0 / len(rows)), size=count)
-    return weights

@@ -5,6 +5,7 @@ vertex at $N_{\mathrm{opt}}$ (PL.12), and $\ln N_{\mathrm{opt}}$ over $\ln C$ is
 """
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from foretrain.errors import InvalidInput
-from foretrain.laws._allocation import Allocation, Budget, allocation, weights_of
+from foretrain.laws._allocation import Allocation, Budget, allocation, line_of
 from foretrain.laws._planner import FLOPS_PER_TOKEN
 from foretrain.laws._runs import Runs
 
@@ -21,6 +22,7 @@ POINTS = 5
 _SAME_BUDGET = 0.05  # in ln C; tables round, and batches make whole steps
 _PARABOLA = 3
 _LISTED = 4
+_FREE = 0.05
 _GIVEN = "the table's own optimum"
 
 
@@ -35,13 +37,13 @@ def valleys(
 ) -> Allocation:
     r"""How the best size and data grow with compute, from IsoFLOP runs (PL.12), (PL.13).
 
-    A budget counts where its lowest loss and the vertex lie inside its sizes. Intervals come from runs drawn with replacement, with the points
-    nearest the lowest chosen anew. A table with one row for each budget is taken as one of optima.
+    A budget counts where its lowest loss and the vertex lie inside its sizes. Intervals come from errors of runs about their parabolas, drawn
+    anew, with the sizes nearest the lowest chosen anew. A table with one row for each budget is taken as one of optima.
 
     Args:
         runs: A table with `flops`, `params` and `loss`; $D=C/6N$ where it has no `tokens`.
-        points: How many points nearest the lowest make the parabola.
-        group: Column whose equal values are one run, drawn together; `"run"` by default where there is such a column.
+        points: How many sizes nearest the lowest make the parabola; runs of one size are averaged.
+        group: Column whose equal values are one run, whose errors change together; `"run"` by default where there is such a column.
         bootstrap: Resamples; 0 leaves intervals out.
         level: Probability that intervals are meant to cover.
         seed: Of the resamples.
@@ -73,18 +75,16 @@ def valleys(
     warnings = list(table.warnings())
     if count == len(flops) > 2:
         return _of_optima(flops, params, tokens, bootstrap, level, rng)
-    loss = table.numbers("loss")[:, 0]
-    weights = weights_of(groups, strata, name is not None, bootstrap, rng)
-    best = np.full((len(weights), 2, count), np.nan)
+    loss = np.log(table.numbers("loss")[:, 0])
+    parts = [_Valley(np.log(params[strata == i]), loss[strata == i], points) for i in range(count)]
+    noise = _noise(parts, strata, groups, bootstrap, rng)
+    best = np.full((bootstrap + 1, 2, count), np.nan)
     budgets = []
-    for i in range(count):
-        rows = np.flatnonzero(strata == i)
-        rows = rows[np.argsort(params[rows], kind="stable")]
-        x, y = np.log(params[rows]), np.log(loss[rows])
-        at, low, status = _vertices(x, y, weights[:, rows], points)
-        best[:, 0, i], best[:, 1, i] = at, _along(x, np.log(tokens[rows]), at)
-        of_params, of_tokens, depth = (float(np.exp(v)) for v in (at[0], best[0, 1, i], low[0]))
-        budgets.append(Budget(float(np.exp(log_flops[i])), of_params, of_tokens, depth, len(rows), status))
+    for i, part in enumerate(parts):
+        at, depth = part.vertices(noise[:, strata == i])
+        best[:, 0, i], best[:, 1, i] = at, _along(part.x, np.log(tokens[strata == i]), at)
+        of_params, of_tokens, lowest = (float(np.exp(v)) for v in (at[0], best[0, 1, i], depth[0]))
+        budgets.append(Budget(float(np.exp(log_flops[i])), of_params, of_tokens, lowest, len(part.x), part.status))
     lost = [b for b in budgets if b.status != "ok"]
     for reason, those in itertools.groupby(sorted(lost, key=lambda b: b.status), key=lambda b: b.status):
         costs = [f"{b.flops:.3g}" for b in those]
@@ -92,6 +92,7 @@ def valleys(
         warnings.append(
             f"isoflop: {len(costs)} of {count} budgets left out, {reason}: C = {', '.join(costs[:_LISTED])}{more}."
         )
+    best[1:] += _scatter(log_flops, best[:, 0], rng)[:, None] * np.array([1.0, -1.0])[:, None]
     return allocation("isoflop", budgets, log_flops, best, level, warnings)
 
 
@@ -107,41 +108,108 @@ def budgets_of(flops: Float[np.ndarray, " rows"]) -> np.ndarray:
     return level
 
 
-def _vertices(
-    x: Float[np.ndarray, " rows"], y: Float[np.ndarray, " rows"], weights: Float[np.ndarray, "fits rows"], points: int
-) -> tuple[Float[np.ndarray, " fits"], Float[np.ndarray, " fits"], str]:
-    """Vertices of the parabolas through the points nearest the lowest, their depth, and what is wrong with the first; NaN where there is none."""
-    sizes = len(np.unique(x))
-    nothing = np.full(len(weights), np.nan)
-    if sizes < _PARABOLA:
-        return nothing, nothing, f"{sizes} size{'s' if sizes > 1 else ''} only"
-    drawn = weights > 0
-    lowest = np.argmin(np.where(drawn, y, np.inf), axis=1)
-    centre = x[lowest]
-    inside = (np.where(drawn, x, np.inf).min(axis=1) < centre) & (np.where(drawn, x, -np.inf).max(axis=1) > centre)
-    distance = np.where(drawn, np.abs(x - centre[:, None]), np.inf)
-    chosen = np.argsort(distance, axis=1, kind="stable")[:, :points]
-    used = np.take_along_axis(np.where(drawn, weights, 0.0), chosen, axis=1)
-    dx, dy = x[chosen] - centre[:, None], y[chosen] - y[lowest][:, None]
-    powers = np.stack([np.ones_like(dx), dx, dx**2], axis=-1)
-    normal = np.einsum("fki,fk,fkj->fij", powers, used, powers)
-    right = np.einsum("fki,fk,fk->fi", powers, used, dy)
-    told = inside & (np.linalg.matrix_rank(normal, hermitian=True) == _PARABOLA)
-    normal[~told] = np.eye(_PARABOLA)
-    level, slope, bend = np.linalg.solve(normal, right[..., None])[..., 0].T
-    with np.errstate(all="ignore"):
-        shift = -slope / (2.0 * bend)
-        depth = level - slope**2 / (4.0 * bend)
-    within = (shift > np.where(used > 0, dx, np.inf).min(axis=1)) & (
-        shift < np.where(used > 0, dx, -np.inf).max(axis=1)
-    )
-    told &= (bend > 0) & within
-    status = "ok"
-    if not inside[0]:
-        status = f"lowest loss at its {'smallest' if centre[0] == x.min() else 'largest'} size"
-    elif not told[0]:
-        status = "no valley about its lowest loss"
-    return np.where(told, centre + shift, np.nan), np.where(told, y[lowest] + depth, np.nan), status
+class _Valley:
+    """Runs of one budget, and the parabola through the sizes nearest their lowest.
+
+    Args:
+        x: ln N of every run.
+        y: ln L.
+        points: How many sizes make the parabola; runs of one size are averaged.
+    """
+
+    def __init__(self, x: Float[np.ndarray, " rows"], y: Float[np.ndarray, " rows"], points: int):
+        self.x, self.y, self.points = x, y, points
+        self.sizes, index = np.unique(x, return_inverse=True)
+        self.member = np.equal.outer(index, np.arange(len(self.sizes))).astype(float)
+        self.counts = self.member.sum(axis=0)
+        self.fitted, self.errors, self.status = y.copy(), np.full(len(y), np.nan), "ok"
+        if len(self.sizes) < _PARABOLA:
+            self.status = f"{len(self.sizes)} size{'s' if len(self.sizes) > 1 else ''} only"
+            return
+        means, chosen, centre, terms, leverage = self._parabola(y[None])
+        lowest = int(np.argmin(means[0]))
+        if lowest in (0, len(self.sizes) - 1):
+            self.status = f"lowest loss at its {'smallest' if lowest == 0 else 'largest'} size"
+        elif math.isnan(self._vertex(terms, chosen, centre)[0]):
+            self.status = "no valley about its lowest loss"
+        else:
+            rows = np.flatnonzero(np.isin(index, chosen[0]))
+            place = np.argsort(chosen[0])[np.searchsorted(np.sort(chosen[0]), index[rows])]
+            dx = x[rows] - centre[0]
+            self.fitted[rows] = means[0].min() + terms[0] @ np.stack([np.ones_like(dx), dx, dx**2])
+            # A parabola through few points comes near them: errors are smaller than those of runs by the root of what it leaves free.
+            self.errors[rows] = (y[rows] - self.fitted[rows]) / np.sqrt(np.maximum(1.0 - leverage[0][place], _FREE))
+
+    def vertices(self, noise: Float[np.ndarray, "fits rows"]) -> tuple[np.ndarray, np.ndarray]:
+        """Vertices and their depth: of the runs, and then of the parabola with each noise about it; NaN where there is none."""
+        if self.status != "ok":
+            return np.full(len(noise), np.nan), np.full(len(noise), np.nan)
+        y = self.fitted + np.where(np.isnan(self.errors), 0.0, noise)
+        y[0] = self.y
+        means, chosen, centre, terms, _ = self._parabola(y)
+        at = self._vertex(terms, chosen, centre)
+        with np.errstate(all="ignore"):
+            return at, means.min(axis=1) + terms[:, 0] - terms[:, 1] ** 2 / (4.0 * terms[:, 2])
+
+    def _parabola(self, y: Float[np.ndarray, "fits rows"]) -> tuple[np.ndarray, ...]:
+        """Means of sizes, the sizes chosen, the lowest one, coefficients about it, and the leverage of a run of each."""
+        means = y @ self.member / self.counts
+        centre, level = self.sizes[np.argmin(means, axis=1)], means.min(axis=1)
+        chosen = np.argsort(np.abs(self.sizes - centre[:, None]), axis=1, kind="stable")[:, : self.points]
+        dx, dy = self.sizes[chosen] - centre[:, None], np.take_along_axis(means, chosen, axis=1) - level[:, None]
+        powers = np.stack([np.ones_like(dx), dx, dx**2], axis=-1)
+        inverse = np.linalg.inv(np.einsum("fki,fk,fkj->fij", powers, self.counts[chosen], powers))
+        terms = np.einsum("fij,fkj,fk,fk->fi", inverse, powers, self.counts[chosen], dy)
+        return means, chosen, centre, terms, np.einsum("fki,fij,fkj->fk", powers, inverse, powers)
+
+    def _vertex(self, terms: np.ndarray, chosen: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        """Where a parabola is lowest, between the sizes that made it and not at the ends of the table."""
+        around = self.sizes[chosen]
+        with np.errstate(all="ignore"):
+            at = centre - terms[:, 1] / (2.0 * terms[:, 2])
+            told = (terms[:, 2] > 0) & (at > around.min(axis=1)) & (at < around.max(axis=1))
+        return np.where(told & (centre > self.sizes[0]) & (centre < self.sizes[-1]), at, np.nan)
+
+
+def _noise(
+    parts: list[_Valley], strata: np.ndarray, groups: np.ndarray, count: int, rng: np.random.Generator
+) -> Float[np.ndarray, "fits rows"]:
+    """Noise of every resample: errors of all budgets, drawn anew for each run with a random sign.
+
+    Runs with several rows keep their own errors and change their signs together, for rows of one run share their luck.
+    """
+    errors = np.full(len(strata), np.nan)
+    for i, part in enumerate(parts):
+        errors[strata == i] = part.errors
+    known = errors[~np.isnan(errors)]
+    noise = np.zeros((count + 1, len(strata)))
+    if not len(known):
+        return noise
+    runs = int(groups.max()) + 1
+    signs = rng.choice([-1.0, 1.0], (count, runs))[:, groups]
+    drawn = rng.choice(known, (count, len(strata))) if runs == len(groups) else np.nan_to_num(errors)
+    noise[1:] = signs * drawn
+    return noise
+
+
+def _scatter(
+    x: Float[np.ndarray, " budgets"], best: Float[np.ndarray, "fits budgets"], rng: np.random.Generator
+) -> Float[np.ndarray, "resamples budgets"]:
+    """What the best sizes of budgets scatter about their line beyond the noise of runs: as much as is seen of it, drawn for each resample.
+
+    Rates that were tuned at some budgets, sizes that are far apart: nothing within a budget shows them.
+    """
+    known = int(np.isfinite(best[0]).sum())
+    if len(best) < 3 or known < 3:
+        return np.zeros_like(best[1:])
+    intercept, slope = line_of(x, best[0])
+    seen = float(np.nansum((best[0] - intercept - slope * x) ** 2)) / (known - 2)
+    within = np.isfinite(best[1:])
+    count = np.maximum(within.sum(axis=0), 1)
+    mean = np.where(within, best[1:], 0.0).sum(axis=0) / count
+    of_runs = np.where(within, best[1:] - mean, 0.0) ** 2
+    left = seen - float(np.mean((of_runs.sum(axis=0) / count)[np.isfinite(best[0])]))
+    return math.sqrt(max(left, 0.0)) * rng.standard_normal(best[1:].shape)
 
 
 def _along(x: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:
