@@ -305,7 +305,8 @@ def _two_groups(
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
-    return bool(a.max() > b.min() / 3 and a.min() < b.max() * 3)
+    """Whether two groups of sizes could belong to one series: neighbours of a series are less than a decade apart, mostly."""
+    return bool(a.max() >= b.min() / 10 and a.min() <= b.max() * 10)
 
 
 def _unlikely(name: str, values: np.ndarray, numbers: Mapping[str, np.ndarray]) -> str:

@@ -23,7 +23,7 @@ def chinchilla() -> Law:
         (amplitude("A"), amplitude("B"), floor(), exponent("alpha"), exponent("beta")),
         ({"A": 1.0, "alpha": {"params": -1.0}}, {"B": 1.0, "beta": {"tokens": -1.0}}, {"E": 1.0}),
         source="arXiv 2203.15556",
-        derived={"params_exponent": lambda p: p["beta"] / (p["alpha"] + p["beta"])},
+        derived={"params_exponent": lambda p: theory.share(p["alpha"], p["beta"])},
     )
 
 

@@ -69,7 +69,7 @@ def rows_of(runs: Runs, law: Law, group: str | None) -> Rows:
     """The rows of a table as a law needs them.
 
     Raises:
-        InvalidInput: Columns are missing or hold values that have no logarithm.
+        InvalidInput: Columns are missing, hold values that have no logarithm, or the response has one value.
     """
     at = dict(zip(law.required, runs.numbers(*law.required).T, strict=True))
     for optional in law.defaults:
@@ -80,6 +80,10 @@ def rows_of(runs: Runs, law: Law, group: str | None) -> Rows:
             )  # the rest says nothing, or full precision
             at[optional] = values
     y = _response(runs, law)
+    if len(y) > 1 and np.all(y == y[0]):
+        raise InvalidInput(
+            f"fit: {law.response} has one value, {y[0]:.6g}, in all rows: there is nothing to fit. Is it the right column?"
+        )
     name = group or ("run" if "run" in runs.columns else None)
     groups = np.arange(len(y)) if name is None else np.unique(runs[name], return_inverse=True)[1]
     return Rows(law.columns(at), y, groups, name or "rows")

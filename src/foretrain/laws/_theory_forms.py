@@ -161,7 +161,7 @@ def _tied(name: str, terms: list[Term], source: str) -> Law:
     derived: dict[str, Callable[[Mapping[str, Any]], Any]] = {}
     if variables == ("params", "tokens") and count == 2:
         of_size, of_time = terms[0][1]["params"][0], terms[1][1]["tokens"][0]
-        derived["params_exponent"] = lambda p: _share(of_size, of_time, p["capacity"], p["source"])
+        derived["params_exponent"] = lambda p: share(*(e(p["capacity"], p["source"])[0] for e in (of_size, of_time)))
     for letter, powers in terms:
         if len(powers) == 1:
             (exponent, _) = next(iter(powers.values()))
@@ -175,7 +175,12 @@ def _shown(powers: Mapping[str, tuple[Exponent, str]]) -> str:
     return factors[0] if len(factors) == 1 else f"({' '.join(factors)})"
 
 
-def _share(of_size: Exponent, of_time: Exponent, capacity: Any, source: Any) -> Any:
-    """Exponent of the compute-optimal size of a law of two powers (SL.16)."""
-    size, time = of_size(capacity, source)[0], of_time(capacity, source)[0]
-    return time / (size + time)
+def share(of_size: Any, of_data: Any) -> Any:
+    """Exponent of the compute-optimal size of a law with these exponents of size and data (SL.16); NaN where both are zero.
+
+    Args:
+        of_size: Exponent of the number of parameters.
+        of_data: Exponent of the number of tokens.
+    """
+    with np.errstate(invalid="ignore"):
+        return np.divide(of_data, np.add(of_size, of_data))
