@@ -22,7 +22,7 @@ from foretrain.laws._windows import WINDOWS, WINDOWS_OF_ONE, Window
 
 _SECOND = 0.5  # weight of the second largest budget
 _STARTS = 12
-_EQUAL = 1.02  # scores nearer than this are ties: more rows win, then fewer parameters
+_EQUAL = 1.1  # scores nearer than this are ties, which noise decides: all rows win, then fewer parameters
 _EXACT = 1e-6  # errors below this are rounding, as of rows without noise
 _COMPARABLE = 1.5  # times the best score, up to which a candidate counts as another form
 
