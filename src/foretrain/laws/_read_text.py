@@ -23,6 +23,11 @@ _BINARY = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
 _MAGIC = {
     b"PK\x03\x04": "an Excel workbook or a zip archive; export the sheet as CSV",
     b"\x1f\x8b": "compressed by gzip; unpack it first",
+    b"BZh": "compressed by bzip2; unpack it first",
+    b"\xfd7zXZ": "compressed by xz; unpack it first",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it first",
+    b"\x93NUMPY": "an array of NumPy; write it as CSV with names of columns",
+    b"SQLite format 3": "a database; export the table as CSV",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; export the sheet as CSV",
     b"%PDF": "a PDF document",
     b"\x89PNG": "a picture",
