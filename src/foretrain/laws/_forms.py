@@ -9,7 +9,7 @@ import numpy as np
 from foretrain.errors import InvalidInput, nearest
 from foretrain.laws import _precision_forms as few_bits
 from foretrain.laws import _theory_forms as theory
-from foretrain.laws._law import Law, Parameter, law_of, sum_of_powers
+from foretrain.laws._law import Law, Parameter, sum_of_powers
 from foretrain.laws._parameters import TINY, amplitude, exponent, floor
 from foretrain.laws._runs import Runs
 
@@ -204,18 +204,26 @@ def power(x: str) -> Law:
 def shifted(x: str) -> Law:
     r"""$E+A(x+s)^{-\alpha}$ (SL.8), [arXiv 2106.04560](https://arxiv.org/abs/2106.04560): flat before $s$."""
 
-    def loss(A, E, alpha, s, **at):
-        return E + A * np.exp(-alpha * np.log(at[x] + s))
+    def logs(theta: np.ndarray, columns: np.ndarray, *, slopes: bool = True):
+        lnA, lnE, alpha, ln_s = (theta[:, i, None] for i in range(4))  # in the order of the parameters below
+        lnx = np.log(columns[0])[None]
+        moved = np.logaddexp(lnx, ln_s)
+        log = np.logaddexp(lnE, lnA - alpha * moved)
+        if not slopes:
+            return log, None
+        excess = np.exp(lnA - alpha * moved - log)
+        pieces = [excess, 1.0 - excess, -excess * moved, -excess * alpha * np.exp(ln_s - moved)]
+        return log, np.stack(pieces, axis=1)
 
     shift = Parameter(
         "s", tuple(10.0**v for v in (0, 3, 6, 9)), True, TINY, 1e30, f"{x} before which nothing is learned"
     )
-    return law_of(
+    return Law(
         "shifted",
         f"E + A / ({x} + s)^alpha",
-        loss,
         (x,),
         (amplitude("A"), floor(), exponent("alpha"), shift),
+        logs,
         source="arXiv 2106.04560",
     )
 
@@ -223,17 +231,22 @@ def shifted(x: str) -> Law:
 def broken(x: str) -> Law:
     r"""$E+Ax^{-c_0}\bigl(1+(x/d)^{1/f}\bigr)^{-c_1f}$ (SL.9), [arXiv 2210.14891](https://arxiv.org/abs/2210.14891): one break."""
 
-    def loss(A, E, c_0, c_1, d, f, **at):
-        lnx = np.log(at[x])
-        steep = (lnx - np.log(d)) / f
-        up = np.where(np.real(steep) > 0.0, steep, 0.0)
-        soft = up + np.log(np.exp(-up) + np.exp(steep - up))
-        return E + A * np.exp(-c_0 * lnx - c_1 * f * soft)
+    def logs(theta: np.ndarray, columns: np.ndarray, *, slopes: bool = True):
+        lnA, lnE, c_0, c_1, ln_d, ln_f = (theta[:, i, None] for i in range(6))  # in the order of the parameters below
+        lnx, f = np.log(columns[0])[None], np.exp(ln_f)
+        steep = (lnx - ln_d) / f
+        soft = np.logaddexp(0.0, steep)
+        term = lnA - c_0 * lnx - c_1 * f * soft
+        log = np.logaddexp(lnE, term)
+        if not slopes:
+            return log, None
+        excess, past = np.exp(term - log), np.exp(steep - soft)
+        pieces = [1.0, None, -lnx, -f * soft, c_1 * past, -c_1 * f * (soft - steep * past)]
+        return log, np.stack([1.0 - excess if p is None else excess * p for p in pieces], axis=1)
 
-    return law_of(
+    return Law(
         "broken",
         f"E + A {x}^-c_0 (1 + ({x} / d)^(1 / f))^(-c_1 f)",
-        loss,
         (x,),
         (
             amplitude("A"),
@@ -243,6 +256,7 @@ def broken(x: str) -> Law:
             Parameter("d", tuple(10.0**v for v in (3, 6, 9)), True, TINY, 1e30, "where it breaks"),
             Parameter("f", (0.3, 1.0), True, 0.02, 20.0, "how soft the break is"),
         ),
+        logs,
         source="arXiv 2210.14891",
     )
 
