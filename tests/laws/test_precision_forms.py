@@ -371,6 +371,15 @@ class TestTablesWithGaps:
         for end, value in found.predict(at).items():
             assert again.predict(at)[end] == value
 
+    def test_figures_know_gaps(self):
+        from foretrain.report._fit_numbers import points_of
+
+        runs = Runs({n: np.where(np.isinf(c), np.nan, c) for n, c in self.table().items()})
+        found = fit(runs, "precision", bootstrap=0, starts=4, validate=False)
+        points = points_of(found, runs)
+        np.testing.assert_allclose(points.predicted, runs["loss"], rtol=1e-9)
+        assert np.isinf(points.column("weight_bits")).sum() == np.isnan(runs["weight_bits"]).sum()
+
     def test_other_variables_stay_required(self):
         with pytest.raises(InvalidInput, match="'tokens' is missing"):
             law_named("precision").predict(TRAINING, {"params": 1e8})

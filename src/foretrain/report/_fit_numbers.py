@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from foretrain.laws import Fit, Law, Runs
+from foretrain.laws._problem import rows_of
 
 FLOPS_PER_TOKEN = 6.0  # and parameter: the counting behind C = 6 N D
 
@@ -63,9 +64,8 @@ def points_of(fit: Fit, runs: Runs) -> Points:
         fit: The fit.
         runs: The rows that it was made from.
     """
-    table = runs.numbers(*fit.law.variables, fit.law.response)
-    x = np.ascontiguousarray(table[:, :-1].T)
-    return Points(fit.law, x, table[:, -1], np.exp(_logs(fit, x)[0]))
+    rows = rows_of(runs, fit.law, None)
+    return Points(fit.law, rows.x, rows.y, np.exp(_logs(fit, rows.x)[0]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
