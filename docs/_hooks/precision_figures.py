@@ -17,7 +17,7 @@ import numpy as np
 
 from foretrain.claims._precision_networks import FEWEST, Described, prices, rounding_law, table, training_law, turns
 from foretrain.curves import LearningCurves
-from foretrain.laws._precision_forms import DELTA_NOISE
+from foretrain.laws._precision_forms import DELTA_NOISE, precision_additive, precision_data
 from foretrain.report._figures import new_figure, save, style
 from foretrain.report._palette import INK, ordered
 
@@ -36,7 +36,7 @@ def main(rounded_path: str, coarse_path: str) -> None:
     parts = {
         "rounding": rounding(after),
         "turns": turned(rounded),
-        "training": training(during),
+        "training": training(during, coarse),
         "prices": priced(rounded, coarse),
     }
     text = PAGE.read_text(encoding="utf-8")
@@ -75,12 +75,17 @@ def turned(curves: LearningCurves) -> str:
     return "\n".join(rows)
 
 
-def training(law: Described) -> str:
-    """What the law of low-precision training is here."""
+def training(law: Described, curves: LearningCurves) -> str:
+    """What the law of low-precision training is here, and what it leaves open."""
     (gamma, gamma_error), (bits, bits_error) = law.value("gamma_w"), law.value("P0_w")
+    floor, exponent = law.fit.parameters["E"], law.fit.parameters["alpha"]
+    others = [training_law(curves, form).rms for form in (precision_data, precision_additive)]
     return (
-        f"Over {law.fit.rows} losses, (PR.1) explains **{100 * law.explained:.1f} %** of the variance, with a root mean square of "
-        f"**{law.rms:.3f} nats**; $\\gamma_w={gamma:.2f}\\pm{gamma_error:.2f}$ and $P_0={bits:.2f}\\pm{bits_error:.2f}$ bits."
+        f"Over {law.fit.rows} losses, $L=E+A\\,N_{{\\rm eff}}^{{-\\alpha}}+B\\,D^{{-\\alpha}}$ (PR.1) explains **{100 * law.explained:.1f} %** of "
+        f"the variance, with a root mean square of **{law.rms:.3f} nats**; $\\gamma_w={gamma:.2f}\\pm{gamma_error:.2f}$ and "
+        f"$P_0={bits:.2f}\\pm{bits_error:.2f}$ bits. Fewer effective tokens in the place of parameters leave {others[0]:.3f}, a loss added by few "
+        f"bits {others[1]:.3f}. $E$ lies anywhere from {floor.low:.2f} to {floor.high:.2f} nats and $\\alpha$ from {exponent.low:.2f} to "
+        f"{exponent.high:.2f}: these are not identified."
     )
 
 
