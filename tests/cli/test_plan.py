@@ -254,7 +254,7 @@ class TestMistakes:
             (("--compute", "a lot"), "--compute: expected a number > 0"),
             (("--compute", "3"), "expected more than 6 FLOP"),
             (("--compute", "1e21", "--loss", "2"), "more than a plan can obey"),
-            (("--compute", "1e21", "--bits", "8"), "chinchilla does not know bits"),
+            (("--compute", "1e21", "--bits", "8"), "chinchilla has no plan in bits"),
             (("--compute", "1e21", "--unique-tokens", "1B"), "chinchilla does not know repeated data"),
             (("--compute", "1e21", "--at", "width=64"), "--at: this law has no variable 'width'"),
             (("--compute", "1e21", "--at", "params=64"), "cannot hold 'params'"),

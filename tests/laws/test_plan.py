@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from foretrain.errors import InvalidInput
-from foretrain.laws import Fit, Objective, Parameter, fit, law_named, law_of, read_runs
+from foretrain.laws import CATALOGUE, Fit, Objective, Parameter, fit, law_named, law_of, read_runs
 from foretrain.laws._along import crossing, each, lowest
 from foretrain.laws._problem import Problem
 
@@ -278,7 +278,7 @@ class TestMistakes:
             ({"compute": 5.0}, "expected more than 6 FLOP"),
             ({"compute": 1e20, "loss": 2.0}, "more than a plan can obey"),
             ({"compute": 1e20, "params": 1e9, "tokens": 1e9}, "more than a plan can obey"),
-            ({"compute": 1e20, "bits": 8}, r"plan\(bits\): chinchilla does not know bits"),
+            ({"compute": 1e20, "bits": 8}, r"plan\(bits\): chinchilla has no plan in bits"),
             ({"compute": 1e20, "post_bits": 4}, r"plan\(post_bits\)"),
             ({"serving": 1e10}, r"plan\(serving\)"),
             ({"compute": 1e20, "at": {"width": 3}}, "cannot hold 'width'"),
@@ -319,6 +319,24 @@ class TestMistakes:
         words = known("chinchilla").plan(compute=1e26).warnings
         assert [w.split(" = ")[0] for w in words] == ["params", "tokens"]
         assert "above the largest of the runs" in words[0]
+
+
+@pytest.mark.parametrize("name", [n for n, e in CATALOGUE.items() if not e.one_variable])
+def test_every_law_plans_or_says_why_not(name):
+    """From the middle of its starts: N D = C / 6 and intervals about the value, or a refusal in words."""
+    law = law_named(name)
+    theta = np.array([p.coordinate(p.start[len(p.start) // 2]) for p in law.parameters])
+    samples = np.clip(theta + 0.01 * np.random.default_rng(0).standard_normal((20, len(theta))), *law.bounds)
+    made = dataclasses.replace(known("chinchilla"), law=law, theta=theta, samples=samples)
+    if name in ("gemstones", "ptq", "ptq-power", "qat"):
+        with pytest.raises(InvalidInput, match="plan: "):
+            made.plan(compute=1e21)
+        return
+    found = made.plan(compute=1e21)
+    if "bits" not in found.estimates:
+        assert found["params"].value * found["tokens"].value == pytest.approx(1e21 / 6, rel=1e-12)
+    for estimate in found.estimates.values():
+        assert estimate.low <= estimate.value <= estimate.high
 
 
 class TestLine:

@@ -102,6 +102,7 @@ def _others(law: Law, given: Mapping[str, float], at: Mapping[str, float] | None
         )
     free = [v for v in law.variables if v not in ("params", "tokens", "tokens_per_epoch")]
     found = _held(law, at, free)
+    found = {name: value for name, value in law.defaults.items() if name in free} | found
     if missing := [v for v in free if v not in found]:
         raise InvalidInput(f"plan: {law.name} needs {', '.join(missing)} as well, held fixed; give at {missing[0]}=...")
     if "unique_tokens" in given:
@@ -121,7 +122,7 @@ def _refuse_precision(law: Law, given: Mapping[str, float]) -> None:
     for name in ("bits", "post_bits", "serving"):
         if name in given:
             raise InvalidInput(
-                f"plan({name}): {law.name} does not know bits; this belongs to the laws {', '.join(PRECISION)} and to the preset precision-table2."
+                f"plan({name}): {law.name} has no plan in bits; this belongs to the laws {', '.join(PRECISION)} and to the preset precision-table2."
             )
 
 
