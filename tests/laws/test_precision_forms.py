@@ -452,6 +452,17 @@ class TestCommandLine:
         for parameter, value in ROUNDING.items():
             assert found["parameters"][parameter]["value"] == pytest.approx(value, rel=1e-10)
 
+    @pytest.mark.long
+    def test_figure_of_negative_degradations(self, run):
+        pytest.importorskip("matplotlib", reason="needs the extra: pip install 'foretrain[plot]'")
+        runs = rounded()
+        exact = law_named("ptq").predict(ROUNDING, runs)
+        noisy = exact + 2e-3 * np.random.default_rng(0).standard_normal(len(exact))
+        name = self.write(runs | {"delta": noisy}, "ptq.csv")
+        code, _, err = run("fit", name, "--law", "ptq", "--bootstrap", "20", "--plot", "ptq.png")
+        assert code == 0, err
+        assert Path("ptq.png").stat().st_size > 10_000
+
     def test_full_precision_by_name(self, run):
         at = "params=1B,tokens=20B"
         code, out, err = run("forecast", "precision-table2", "--at", at, "--at", f"{at},bits=full", "--json")

@@ -19,6 +19,7 @@ _WARM = {"light": "#c95a00", "dark": "#f08a4b"}
 _BEYOND = 10.0  # how far a law of one variable is drawn past its runs
 _MOST_INTERVALS = 12
 _MOST_PLACES = 4
+_LINEAR = 0.01  # of the largest response: below it an axis that has negative ones is linear
 _TITLES = {"flops": "compute 6 N D, FLOP", "params": "parameters", "tokens": "tokens"}
 
 
@@ -239,14 +240,19 @@ def _parity(axes: Any, points: Points, mode: str) -> None:
     _style(axes, mode)
     both = np.concatenate([points.loss, points.predicted])
     low, high = float(both.min()), float(both.max())
-    room = max((high / low) ** 0.05, 1.002)
-    ends = [low / room, high * room]
+    signed = low <= 0  # degradations within noise
+    room = 1.2 if signed else max((high / low) ** 0.05, 1.002)
+    ends = [room * low, room * high] if signed else [low / room, high * room]
     axes.plot(ends, ends, "-", lw=0.8, color=_QUIET[mode], zorder=1)
     axes.plot(points.predicted, points.loss, "o", ms=2.4, mew=0, color=_ACCENT[mode], alpha=0.55, zorder=3)
     for set_scale, axis, limit in (
         (axes.set_xscale, axes.xaxis, axes.set_xlim),
         (axes.set_yscale, axes.yaxis, axes.set_ylim),
     ):
+        if signed:
+            set_scale("symlog", linthresh=_LINEAR * high)
+            limit(*ends)
+            continue
         set_scale("log")
         limit(*ends)
         _plain_ticks(axis, high / low)
@@ -274,6 +280,9 @@ def _residuals(axes: Any, points: Points, name: str, place: np.ndarray, mode: st
 
 def _loss_axis(axes: Any, values: np.ndarray) -> None:
     low, high = float(values.min()), float(values.max())
+    if low <= 0:  # degradations within noise
+        axes.set_yscale("symlog", linthresh=_LINEAR * high)
+        return
     room = max((high / low) ** 0.05, 1.005)
     axes.set_yscale("log")
     axes.set_ylim(low / room, high * room)
