@@ -36,7 +36,9 @@ class Points:
 
     @property
     def errors(self) -> Float[np.ndarray, " rows"]:
-        """Measured over predicted, less one."""
+        """Measured over predicted, less one; of degradations on the scale of their residuals, on which small ones differ by little."""
+        if self.law.noise:
+            return np.expm1(self.law.smoothed(self.loss) - self.law.smoothed(self.predicted))
         return self.loss / self.predicted - 1.0
 
     @property
