@@ -11,7 +11,7 @@ the share of hidden rows inside the interval: the mean over tasks, and over rows
     python benchmarks/forecasts.py [--peer-python PEER/bin/python] [--only PART-OF-A-NAME] [-j 2]
 
 Peers: the power law of two parameters, log-linear least squares with its prediction intervals; SciPy's `curve_fit` of E + A/N^a + B/D^b from
-the published constants (E + A/x^a with one variable), with intervals from its covariance and the residuals; `simple-scaling-laws` (PyPI) in an
+the published constants (E + A/x^a with one variable, from a line through ln(loss - half the smallest)), with intervals from its covariance and the residuals; `simple-scaling-laws` (PyPI) in an
 environment of its own (Python 3.12: `pip install simple-scaling-laws`), with its defaults and intervals of a new run.
 """
 
@@ -126,7 +126,9 @@ def curve_fit(seen, x, at, group):
     from scipy.stats import norm
 
     if x:
-        law, begin = (lambda c, E, A, a: E + A * c[0] ** -a), (0.5 * min(seen["loss"]), 1.0, 0.3)
+        law = lambda c, E, A, a: E + A * c[0] ** -a  # noqa: E731
+        slope, level = np.polyfit(np.log(seen[x]), np.log(seen["loss"] - 0.5 * min(seen["loss"])), 1)
+        begin = (0.5 * min(seen["loss"]), np.exp(level), -slope)  # a line with half the smallest loss as the floor
     else:
         law, begin = (lambda c, E, A, B, a, b: E + A * c[0] ** -a + B * c[1] ** -b), (1.69, 406.4, 410.7, 0.34, 0.28)
     names = (x,) if x else ("params", "tokens")
@@ -221,6 +223,7 @@ def as_peer(path, out):
     """Runs in the environment of the peer."""
     import polars
     import simple_scaling_laws as peer
+    from simple_scaling_laws.model import quantile_suffix
 
     warnings.simplefilter("ignore")
     answers = []
@@ -237,17 +240,12 @@ def as_peer(path, out):
             points = polars.DataFrame({role: hidden[v] for v, role in roles.items()})
             ends = (0.5, 0.5 - LEVEL / 2, 0.5 + LEVEL / 2)
             said = model.predict(points, kind="new-run", quantiles=sorted(ends))
-            kept = sorted(c for c in said.columns if c.startswith("test_loss__ce"))
-            by = {end: next(c for c in kept if c.endswith(quantile_suffix(end))) for end in ends}
-            answer |= {n: said[by[e]].to_list() for n, e in zip(("value", "low", "high"), ends, strict=True)}
+            columns = [f"test_loss__ce__{quantile_suffix(end)}" for end in ends]
+            answer |= {n: said[c].to_list() for n, c in zip(("value", "low", "high"), columns, strict=True)}
         except Exception as error:
             answer["words"] = f"failed: {type(error).__name__}: {error}"
         answers.append(answer | {"seconds": time.process_time() - began})
     Path(out).write_text(json.dumps(answers))
-
-
-def quantile_suffix(end):
-    return f"{round(100 * end):02d}"
 
 
 def report(rows):
@@ -271,6 +269,9 @@ def report(rows):
     for method in methods:
         mine = [r for r in rows if r["method"] == method]
         good = [r for r in mine if math.isfinite(r["mean"])]
+        if not good:
+            print(f"| {method} | failed everywhere: {mine[0]['words']} |")
+            continue
         mean = np.array([r["mean"] for r in good])
         count = np.array([r["rows"] for r in good])
         covered = np.array([r["covered"] for r in good])

@@ -136,8 +136,9 @@ class Fit:
     ) -> dict[str, np.ndarray]:
         r"""The response at given columns, with an interval.
 
-        The interval contains the sampling error (bootstrap), the spread over laws of other form, the error that grows with the distance from the
-        rows as it did when the largest budgets were left out (SL.33), and with `noise` the scatter of single runs.
+        The interval contains the sampling error (bootstrap), the error of the form, and with `noise` the scatter of single runs. The error of the
+        form is the larger of two (SL.34): the spread over laws of other form that predict about as well, and an error that grows with the
+        distance from the rows as it did when the largest budgets were left out.
 
         Args:
             at: Numbers or arrays for every variable of the law.
@@ -154,7 +155,8 @@ class Fit:
         spread = self._spread(at, centre)
         rng = np.random.default_rng(0)
         draws = self.law.logs(self.samples, x, slopes=False)[0] if len(self.samples) else centre[None].repeat(1000, 0)
-        draws = draws + np.hypot(spread, self._beyond(at)) * rng.standard_normal((len(draws), 1))
+        # Two measures of one thing, that the law is not the truth: the larger counts.
+        draws = draws + np.maximum(spread, self._beyond(at)) * rng.standard_normal((len(draws), 1))
         if self.law.noise:
             draws, centre = self.law.smoothed(np.exp(draws)), self.law.smoothed(np.exp(centre))
         if noise and len(self.residuals):

@@ -21,7 +21,6 @@ from foretrain.laws._runs import Runs
 from foretrain.laws._windows import ALL, Window
 
 _STARTS, _STARTS_NEAR = 12, 3  # the second where the fit to all rows is one of the starts
-_NORMAL = 0.6745  # median size of a standard normal number
 _REHEARSALS = 4
 _SAME_BUDGET = 0.05  # budgets nearer than this are one: some tables round, some were read off a figure
 _PART = 0.1
@@ -210,7 +209,7 @@ def _rehearse(
         "worst_error": float(error[np.argmax(np.abs(error))]),
         "bias": float(np.mean(error)),
         "distance": float(np.mean(far)),
-        "growth": math.sqrt(max(float(np.mean(off**2)) - float(np.median(np.abs(scatter)) / _NORMAL) ** 2, 0.0))
+        "growth": math.sqrt(max(float(np.mean(off**2) - np.mean(scatter**2)), 0.0))
         / max(float(np.sqrt(np.mean(far**2))), _SAME_BUDGET),
     }
 
