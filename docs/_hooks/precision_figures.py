@@ -17,7 +17,9 @@ import numpy as np
 
 from foretrain.claims._precision_networks import FEWEST, Described, prices, rounding_law, table, training_law, turns
 from foretrain.curves import LearningCurves
-from foretrain.laws._precision_forms import DELTA_NOISE, precision_additive, precision_data
+from foretrain.laws import Objective, fit
+from foretrain.laws._precision_constants import Constants
+from foretrain.laws._precision_forms import DELTA_NOISE, precision_additive, precision_data, precision_unified
 from foretrain.report._figures import new_figure, save, style
 from foretrain.report._palette import INK, ordered
 
@@ -63,15 +65,20 @@ def rounding(law: Described) -> str:
 
 
 def turned(curves: LearningCurves) -> str:
-    """Where the deployed loss turns, size by size."""
+    """Where the deployed loss turns, size by size, and where a law fitted to all deployed losses says so."""
+    runs = table(curves)
+    runs = runs.with_column("loss", runs["loss_post"])
+    deployed = fit(runs, precision_unified(("post_bits",)), objective=Objective("squares"), bootstrap=0, validate=False)
+    constants = Constants.of(deployed.law, deployed.theta)
     rows = [
-        "| $N$ | $D$ of the smallest loss | fall before it | rise after it | s.e. |",
-        "| ---: | ---: | ---: | ---: | ---: |",
+        "| $N$ | $D$ of the smallest loss | $D_{\\rm crit}$ (PR.7) | fall before it | rise after it | s.e. |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    rows += [
-        f"| {t.params:,.0f} | {t.tokens / 1e6:.2f} M | {t.fall:.3f} | {t.rise:.3f} | {t.error:.3f} |"
-        for t in turns(curves)
-    ]
+    for t in turns(curves):
+        critical = constants.critical_tokens(t.params, FEWEST)
+        rows.append(
+            f"| {t.params:,.0f} | {t.tokens / 1e6:.2f} M | {critical / 1e6:.2f} M | {t.fall:.3f} | {t.rise:.3f} | {t.error:.3f} |"
+        )
     return "\n".join(rows)
 
 

@@ -176,8 +176,18 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("method", ["nearest", "gptq"])
-@pytest.mark.parametrize("kind", CASES)
+# Kernels and stacks of layers are quick, the others add compilations and nothing new.
+QUICK = (("conv-resnet", "nearest"), ("transformer", "nearest"), ("transformer", "gptq"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        pytest.param(kind, method, id=f"{kind}-{method}", marks=[] if (kind, method) in QUICK else [pytest.mark.long])
+        for kind in CASES
+        for method in ("nearest", "gptq")
+    ],
+)
 def test_every_network(kind, method):
     """Losses before training are those of the public function; after some steps they are finite and have come down."""
     model, precision = CASES[kind]
