@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from foretrain.laws import Objective, Runs, law_named, read_runs
+from foretrain.laws import CATALOGUE, Objective, Runs, law_named, read_runs
 from foretrain.laws._problem import Problem, rows_of
 
 FORETRAIN = ["-c", "import sys; from foretrain.cli import main; sys.exit(main())"]
@@ -38,7 +38,7 @@ def hoffmann_grid() -> np.ndarray:
 
 
 def problem_of(runs: Runs, law: str, delta: float = 1e-3) -> Problem:
-    made = law_named(law)
+    made = law_named(law, x="seen_examples" if CATALOGUE[law].one_variable else None)
     data = rows_of(runs, made, None)
     return Problem(made, data.x, data.y, Objective(delta=delta))
 
@@ -181,8 +181,13 @@ def tables(data: Path) -> Iterator[tuple[str, Runs, tuple[str, ...]]]:
         porian.where("dataset=rw", "hparams=tuned", "param_count=standard", "val=val"),
         ("chinchilla",),
     )
-    repeated = read_runs(data / "datablations_contours.csv").where("data=c4")
-    yield "Datablations, C4", repeated, ("muennighoff",)
+    # The table's own number of unique tokens contradicts its epochs; without it, it is derived from them.
+    repeated = read_runs(data / "datablations_contours.csv", columns={"stated_unique": "tokens_per_epoch"})
+    yield "Repeated data", repeated, ("muennighoff",)
+    curves = read_runs(data / "revisiting_lang.csv")
+    for model in ("6 Enc, 6 Dec", "28 Enc, 6 Dec"):
+        runs = curves.where("domain=NMT", f"model={model}", "training=1")
+        yield f"Translation, {model}", runs, ("power", "shifted", "m4", "broken")
 
 
 def tables_part(data: Path) -> None:
