@@ -14,7 +14,7 @@ from scipy import stats
 from foretrain.cli import main
 from foretrain.errors import InvalidInput
 from foretrain.laws import CATALOGUE, Fit, Objective, Runs, design_warnings, fit, law_for, law_named
-from foretrain.laws._problem import Problem, grid_of_starts, rows_of
+from foretrain.laws._problem import Problem, grid_of_starts
 
 sys.path.insert(0, str(Path(__file__).parent))
 from precision_design import INF, PARTS, ROUNDING, TRAINING, rounded, trained
@@ -184,12 +184,12 @@ def factor_power(values, at):
 class TestRecovery:
     """Known constants come back from the runs that the paper made."""
 
-    def test_without_noise_from_nearly_all_starts(self):
+    def test_without_noise_from_all_starts(self):
         runs = trained()
         loss = law_named("precision").predict(TRAINING, runs)
         found = fit(runs | {"loss": loss}, "precision", bootstrap=0, starts=24, validate=False)
         assert found.rows == 460
-        assert found.starts_agreeing >= 0.75 * found.starts  # 183 of 200 do; two standard errors of 24 draws less
+        assert found.starts_agreeing == found.starts
         assert found.warnings == ()
         for name, value in TRAINING.items():
             # Sums of 460 squares of rounding errors, times a condition number of 400.
@@ -263,12 +263,30 @@ class TestRecovery:
         for name, value in values.items():
             assert found.parameters[name].value == pytest.approx(value, rel=1e-8), name
 
-    def test_least_squares_from_nearly_all_starts(self):
+    def test_starts_with_the_best_amplitudes(self):
+        """Amplitudes solve their linear least squares given the rest, so all starts begin near and none is lost."""
         runs, law = trained(), law_named("precision")
-        data = rows_of(Runs(runs | {"loss": law.predict(TRAINING, runs)}), law, None)
-        problem = Problem(law, data.x, data.y, Objective(loss="squares"))
-        ended = problem.minimize(grid_of_starts(law, 40, np.random.default_rng(0)), iterations=200, tolerance=1e-12)
-        assert np.mean(ended.objective < 1e-20) >= 0.8
+        y = law.predict(TRAINING, runs)
+        problem = Problem(law, law.columns(runs), y, Objective(loss="squares"))
+        drawn = grid_of_starts(law, 40, np.random.default_rng(0))
+        begun = law.balance(drawn, problem.x, y)
+        np.testing.assert_array_equal(drawn[:, 3:], begun[:, 3:])  # exponents, gammas and P0 as drawn
+
+        def relative(theta):
+            return np.expm1(law.logs(theta, problem.x, slopes=False)[0] - np.log(y))
+
+        best = np.sum(relative(begun) ** 2, axis=1)
+        assert np.median(best) < 1e-3 * np.median(np.sum(np.abs(relative(drawn)), axis=1))
+        for i in range(3):
+            for side in (0.99, 1.01):
+                moved = begun.copy()
+                moved[:, i] += math.log(side)
+                # A thousandth of the response, which a start keeps where the best amplitude is zero, is what it may miss.
+                assert np.all(np.sum(relative(moved) ** 2, axis=1) > best - 1e-5 * len(y))
+        ended = problem.minimize(begun, iterations=200, tolerance=1e-12)
+        assert np.all(ended.objective < 1e-20)
+        lost = problem.minimize(drawn, iterations=200, tolerance=1e-12).objective > 1e-20
+        assert lost.any()
 
 
 class TestDegradationsNearZero:

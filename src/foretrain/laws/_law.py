@@ -90,6 +90,7 @@ class Law:
         noise: Absolute size below which a measured response is noise and may be negative; 0 for responses that are positive. Residuals
             are those of `smoothed`, which is the logarithm above it.
         outside: Parameters by name and columns to words on why the law has no value there; empty where it has one.
+        balance: Starts, columns and responses to better starts, for laws whose terms would often be absurdly large or small at first.
 
     Example:
         >>> from foretrain.laws import law_named
@@ -112,6 +113,7 @@ class Law:
     defaults: Mapping[str, float] = dataclasses.field(default_factory=dict)
     noise: float = 0.0
     outside: Callable[[Mapping[str, Any], Columns], str] | None = None
+    balance: Callable[[Thetas, Columns, np.ndarray], Thetas] | None = None
 
     @property
     def required(self) -> tuple[str, ...]:

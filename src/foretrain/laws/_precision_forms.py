@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 from foretrain.errors import InvalidInput
 from foretrain.laws._law import Columns, Law, Logs, Parameter, Slopes, Thetas, law_of, sum_of_powers
@@ -21,6 +22,10 @@ PARTS = {"weight_bits": "w", "activation_bits": "a", "kv_bits": "kv"}
 DELTA_NOISE = 1e-3
 """Degradations below this, in nats, are taken for noise: two evaluations of one network differ by as much."""
 
+ONE = np.array(1.0)
+"""The derivative of a term by the logarithm of its amplitude; every term has one."""
+
+_SLIGHT = 1e-3  # of the response in the row where a term is largest: less than this, and a start has no slope along it
 _SOURCE = "arXiv 2411.04330"
 _WORDS = {"weight_bits": "weights", "activation_bits": "activations", "kv_bits": "keys and values"}
 
@@ -51,7 +56,7 @@ def _power(factor: str, power: str, of: Term) -> Term:
     def term(p: Mapping[str, Any], x: Mapping[str, np.ndarray]) -> tuple[Any, dict[str, Any]]:
         log, slopes = of(p, x)
         return np.log(p[factor]) - p[power] * log, {
-            factor: 1.0,
+            factor: ONE,
             power: -log,
             **{name: -p[power] * s for name, s in slopes.items()},
         }
@@ -60,7 +65,7 @@ def _power(factor: str, power: str, of: Term) -> Term:
 
 
 def _constant(p: Mapping[str, Any], x: Mapping[str, np.ndarray]) -> tuple[Any, dict[str, Any]]:
-    return np.log(p["E"]), {"E": 1.0}
+    return np.log(p["E"]), {"E": ONE}
 
 
 def _degradation(size: Term, parts: Sequence[str] = ()) -> Term:
@@ -71,7 +76,7 @@ def _degradation(size: Term, parts: Sequence[str] = ()) -> Term:
         lnD, post = np.log(x["tokens"])[None], x["post_bits"]
         log = np.log(p["C"]) + p["gamma_D"] * lnD - p["gamma_N"] * lnN - post / p["gamma_post"]
         found = {name: -p["gamma_N"] * s for name, s in slopes.items()}
-        found |= {"C": 1.0, "gamma_D": lnD, "gamma_N": -lnN, "gamma_post": post / p["gamma_post"]}
+        found |= {"C": ONE, "gamma_D": lnD, "gamma_N": -lnN, "gamma_post": post / p["gamma_post"]}
         for part in parts:
             rate = f"C_{PARTS[part]}"
             more = np.where(np.isinf(post), np.inf, x[part] - np.where(np.isinf(post), 0.0, post))
@@ -115,7 +120,28 @@ def _law(
                     jacobian[:, index[coordinate]] += np.where(weight > 0, weight * slope, 0.0)
         return log, jacobian
 
-    return Law(name, formula, tuple(variables), kept, logs, source=_SOURCE, **more)
+    noise = more.get("noise", 0.0)
+
+    def balance(theta: Thetas, x: Columns, y: np.ndarray) -> Thetas:
+        """Starts with the amplitudes that fit best, by least squares in the relative error, given all else of them."""
+        size, moved = np.maximum(np.abs(y), noise), theta.copy()
+        with np.errstate(all="ignore"):
+            p = {q.name: q.value(theta[:, i, None]) for i, q in enumerate(kept)}
+            found = [term(p, dict(zip(variables, x, strict=True))) for term in terms]
+        coordinates = [index[next(name for name, slope in by.items() if slope is ONE)] for _, by in found]
+        each = np.stack([np.broadcast_to(log, (len(theta), x.shape[1])) for log, _ in found])
+        each = each - theta[:, coordinates].T[:, :, None] - np.log(size)  # of amplitudes that are 1
+        for start in range(len(theta)):
+            logs = each[:, start]
+            top = np.max(logs, axis=1, keepdims=True)
+            if not np.all(np.isfinite(top)) or np.isnan(logs).any():
+                continue  # a part is useless in some row: the law has no value here
+            best, _ = nnls(np.exp(logs - top).T, y / size)
+            moved[start, coordinates] = np.log(np.maximum(best, _SLIGHT)) - top[:, 0]
+        return np.clip(moved, *law.bounds)
+
+    law = Law(name, formula, tuple(variables), kept, logs, source=_SOURCE, balance=balance, **more)
+    return law
 
 
 def _of_parts(parts: Sequence[str]) -> list[Parameter]:

@@ -155,6 +155,8 @@ class Problem:
         if near is not None:
             begin = np.concatenate([np.atleast_2d(near), begin])
         count, part, width = len(begin), self._part(rng), self.objective.width
+        if self.law.balance is not None:
+            begin = self.law.balance(begin, part.x, part.y)
         if self.objective.loss == "huber":
             # Least squares first and a wider Huber function next: with a narrow one from the beginning, many starts hang at kinks.
             begin = part.minimize(begin, delta=math.inf, iterations=_TRIES, tolerance=_ROUGH).theta
