@@ -49,6 +49,9 @@ class Plan:
             )
         return self.estimates[name]
 
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {e}" for name, e in self.estimates.items())
+
     def to_json(self) -> dict[str, Any]:
         """What `foretrain plan --json` prints, as plain JSON types."""
         from foretrain.curves import json_ready
