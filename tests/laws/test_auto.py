@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from foretrain.errors import InvalidInput
-from foretrain.laws import Fit, Runs, Window, candidates, fit, leave_out_largest, law_named, read_runs
+from foretrain.laws import Fit, Runs, Window, candidates, fit, law_named, leave_out_largest, read_runs
 from foretrain.laws._validation import growth_of
 
 BUDGETS = np.geomspace(1e16, 1e19, 7)

@@ -21,7 +21,7 @@ def read_parquet(path: Path) -> Table:
         TooLarge: More than fifty million values.
     """
     try:
-        import pyarrow.parquet as parquet
+        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise MissingExtra(
             f"read_runs: {path.name} is a Parquet file and pyarrow is not installed; run: pip install 'foretrain[tables]', or export CSV."
@@ -50,7 +50,7 @@ def read_parquet(path: Path) -> Table:
 
 
 def _of_arrow(column: Any) -> np.ndarray:
-    import pyarrow
+    import pyarrow  # pyright: ignore[reportMissingImports]
 
     kind = column.type
     if pyarrow.types.is_dictionary(kind):

@@ -9,6 +9,7 @@ majorizer as the damping.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -50,7 +51,7 @@ def huber(residuals: np.ndarray, delta: float) -> np.ndarray:
     )
 
 
-Residuals = Callable[..., tuple[np.ndarray, np.ndarray | None]]
+Residuals = Callable[..., tuple[np.ndarray, Any]]
 
 
 def minimize(
@@ -115,7 +116,9 @@ def _descend(residuals, starts, delta, weights, low, high, iterations, tolerance
     alive = np.isfinite(objective)
     active, r, slopes = active[alive], r[alive], slopes[alive]
     fresh = np.ones(len(active), bool)
-    normal = curvature = pull = None
+    normal: Any = None
+    curvature: Any = None
+    pull: Any = None
     for step in range(iterations + 1):
         if len(active) == 0:
             break
