@@ -302,6 +302,10 @@ class TestFromRuns:
         ):
             assert abs(found.value - truth) < 2 * (found.high - found.low)
 
+    def test_best_bits_follow_from_the_fit(self, law):
+        found = law.training.derived["best_bits"]
+        assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(law.optimal_precision()), rel=1e-9)
+
     def test_what_was_given_has_no_width(self, law):
         found = law.plan(1e18, fixed={"params": 1e8})
         assert found["params"].low == found["params"].high == 1e8
@@ -321,6 +325,9 @@ class TestFromRuns:
 
 
 class TestPreset:
+    def test_best_bits(self):
+        assert TABLE.derived["best_bits"].value == pytest.approx(7.00211, abs=6e-6)
+
     def test_provenance(self):
         assert TABLE.data["source"].startswith("arXiv 2411.04330")
         assert any("not printed" in words for words in TABLE.warnings)

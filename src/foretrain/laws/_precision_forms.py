@@ -144,6 +144,26 @@ def _law(
     return law
 
 
+def _best_bits(parts: Sequence[str]) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
+    """The best number of bits to train in, whatever the budget (PR.11), as something that follows from a fit; NaN where there is none."""
+
+    def best(p: Mapping[str, Any]) -> Any:
+        from foretrain.laws._precision_constants import Constants
+        from foretrain.laws._precision_plan import best_bits
+
+        columns = [p[f"{kind}_{PARTS[part]}"] for part in parts for kind in ("gamma", "P0")]
+        rows = np.stack(np.broadcast_arrays(*(np.asarray(c, float) for c in columns)), axis=-1).reshape(
+            -1, len(parts), 2
+        )
+        found = [
+            best_bits(Constants(factors={q: (*pair,) for q, pair in zip(parts, row, strict=True)}))
+            for row in rows.tolist()
+        ]
+        return np.reshape(found, np.shape(columns[0]))
+
+    return {"best_bits": best}
+
+
 def _of_parts(parts: Sequence[str]) -> list[Parameter]:
     found = []
     for part in parts:
@@ -215,6 +235,7 @@ def _training(name: str, having: Sequence[str], beta: str, effective: str = "par
         ("params", "tokens", *parts),
         (amplitude("A"), amplitude("B"), floor(), *exponents, *_of_parts(parts)),
         (_power("A", "alpha", sizes["params"]), _power("B", beta, sizes["tokens"]), _constant),
+        derived=_best_bits(parts) if effective == "params" else {},
         defaults=dict.fromkeys(parts, math.inf),
         outside=_outside(parts),
     )
@@ -329,6 +350,7 @@ def precision_unified(having: Sequence[str] = (*PARTS, "post_bits")) -> Law:
             _constant,
             _degradation(size, parts),
         ),
+        derived=_best_bits(parts) if parts else {},
         defaults=dict.fromkeys((*parts, "post_bits"), math.inf),
         outside=_outside(parts),
     )
