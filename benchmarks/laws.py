@@ -1,6 +1,6 @@
 """Speed of fits of scaling laws, and whether they reach the optimum, beside SciPy from the same starts.
 
-    OMP_NUM_THREADS=1 python benchmarks/laws.py [--data DIR] [--only PART ...] [--subset 60]
+    OMP_NUM_THREADS=1 python benchmarks/laws.py [--data DIR] [--only PART ...] [--subset 400]
 
 `--data` is the folder with the tables of real runs (`FORETRAIN_DATA`/scaling, or ../shared/data/scaling); without it the parts `starts`,
 `bootstrap` and `tables` are left out. Parts: `starts` (Hoffmann's grid of 4500 starts on 240 points, arXiv 2404.10102), `bootstrap` (1000
@@ -221,7 +221,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="folder of the tables of real runs")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
-    parser.add_argument("--subset", type=int, default=60, help="starts that SciPy gets (60)")
+    parser.add_argument("--subset", type=int, default=400, help="starts that SciPy gets (400)")
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

@@ -35,6 +35,7 @@ def test_no_noise_gives_the_law_back():
     assert law.excess(2.0) == pytest.approx(0.5 * 0.02 * np.log(2.0) ** 2, rel=1e-6)
 
 
+@pytest.mark.long
 def test_intervals_cover_and_shrink():
     """Most of 36 intervals of 90 % cover the truth; half the noise gives about half the width."""
     covered, widths = [], {0.002: [], 0.001: []}
