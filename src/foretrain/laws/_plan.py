@@ -17,7 +17,7 @@ from foretrain.laws._along import crossing
 from foretrain.laws._estimates import RARE, estimate, far_away
 from foretrain.laws._fit import Estimate, Fit
 from foretrain.laws._law import Law
-from foretrain.laws._planner import LARGEST, Plan, Planner
+from foretrain.laws._planner import LARGEST, MOST, Plan, Planner
 
 PRECISION = ("precision", "precision-untied", "precision-unified", "ptq")
 
@@ -143,7 +143,7 @@ def _of_one_variable(fit: Fit, given: Mapping[str, float], at: Mapping[str, floa
         )
     if "loss" not in given:
         raise InvalidInput(f"plan: give the loss to reach; {law.name} then says at which {free[0]}.")
-    thetas = np.concatenate([fit.theta[None], fit.samples])
+    thetas = np.concatenate([fit.theta[None], fit.samples[:MOST]])
     low, high = fit.data.get("ranges", {}).get(free[0], (1.0, 1.0))
     ends = math.log(low) - 0.5 * LARGEST, math.log(high) + LARGEST
     found = crossing(

@@ -15,6 +15,7 @@ from foretrain.laws._words import count
 
 FLOPS_PER_TOKEN = 6.0  # and parameter
 LARGEST = math.log(1e40)  # of a size that is searched for
+MOST = 4000  # bootstrap fits that are planned
 
 _EPOCHS = (1, 2, 4, 8, 16, 32, 64)
 _NEWTON, _SETTLED = 40, 1e-8  # steps, and the last of them in ln C: the next one would be its square
@@ -72,7 +73,7 @@ class Planner:
 
     def __init__(self, fit: Fit, level: float, given: Mapping[str, float], others: Mapping[str, float]):
         self.fit, self.law, self.level, self.given, self.others = fit, fit.law, level, given, others
-        self.thetas = np.concatenate([fit.theta[None], fit.samples])
+        self.thetas = np.concatenate([fit.theta[None], fit.samples[:MOST]])
         self.warnings: list[str] = []
 
     def plan(self) -> Plan:

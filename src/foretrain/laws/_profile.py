@@ -27,7 +27,7 @@ from foretrain.laws._robust import first_order, objective_of
 from foretrain.laws._runs import Runs
 from foretrain.laws._solver import huber, minimize
 
-_PLACES = np.array([-4.0, -3.0, -2.0, -1.5, -1.0, -0.5, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0])  # in standard errors, at first
+_PLACES = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0])  # in standard errors, at first
 _FURTHEST = 32.0
 _SECANTS = 4
 _STIFF = 1e5  # weight of the constraint, in units of the rise by one standard error: the quantity then misses its place by 1e-5 of one
