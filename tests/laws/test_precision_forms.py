@@ -419,6 +419,16 @@ class TestTablesWithGaps:
         assert ends["high"] == INF
         assert ends["low"] == pytest.approx(ends["value"])
 
+    def test_another_form_without_a_value_there(self):
+        """A form for which these bits are too few says nothing, and takes nothing away."""
+        found = fit(self.table(), "precision", bootstrap=20, starts=4, validate=False)
+        other = law_named("precision-untied")
+        values = TRAINING | {"beta": TRAINING["alpha"], "P0_a": 4.5}
+        wide = dataclasses.replace(found, forms=((other, other.coordinates(values)),))
+        at = SIZES | {"activation_bits": 4.0}
+        for end, value in found.predict(at).items():
+            assert wide.predict(at)[end] == value
+
 
 class TestCommandLine:
     @pytest.fixture

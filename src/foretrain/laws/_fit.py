@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from foretrain.errors import InvalidInput
 from foretrain.laws._auto import candidates, chosen_words, other_candidates
-from foretrain.laws._checks import design_refusals, design_warnings
+from foretrain.laws._designs import design_refusals, design_warnings
 from foretrain.laws._forms import law_for
 from foretrain.laws._law import Law
 from foretrain.laws._misfit import misfit
@@ -234,7 +234,9 @@ class Fit:
         ]
         if not others:
             return np.zeros_like(centre)
-        return np.sqrt(np.mean((np.array(others) - centre) ** 2, axis=0))
+        # Nor can one that has no value there: bits that are too few for it.
+        apart = np.nan_to_num(np.array(others) - centre, nan=0.0)
+        return np.sqrt(np.mean(apart**2, axis=0))
 
 
 def _ends(draws: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
