@@ -4,9 +4,9 @@ from foretrain.laws._allocation import Allocation as Allocation
 from foretrain.laws._allocation import Budget as Budget
 from foretrain.laws._auto import Candidate as Candidate
 from foretrain.laws._auto import candidates as candidates
-from foretrain.laws._checks import design_refusals as design_refusals
-from foretrain.laws._checks import design_warnings as design_warnings
-from foretrain.laws._checks import distinct_rows as distinct_rows
+from foretrain.laws._designs import design_refusals as design_refusals
+from foretrain.laws._designs import design_warnings as design_warnings
+from foretrain.laws._designs import distinct_rows as distinct_rows
 from foretrain.laws._envelope import envelope as envelope
 from foretrain.laws._fit import Estimate as Estimate
 from foretrain.laws._fit import Fit as Fit

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from foretrain.errors import ComputationFailed, InvalidInput
-from foretrain.laws._checks import design_refusals
+from foretrain.laws._designs import design_refusals
 from foretrain.laws._forms import CATALOGUE, law_for
 from foretrain.laws._law import Law
 from foretrain.laws._problem import Objective, Problem, Rows, rows_of
