@@ -13,7 +13,7 @@ from scipy import stats
 
 from foretrain.cli import main
 from foretrain.errors import InvalidInput
-from foretrain.laws import CATALOGUE, Fit, Objective, Runs, design_warnings, fit, law_for, law_named
+from foretrain.laws import CATALOGUE, Fit, Objective, Runs, design_warnings, fit, law_for, law_named, read_runs
 from foretrain.laws._problem import Problem, grid_of_starts
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -469,6 +469,18 @@ class TestCommandLine:
         assert code == 2
         assert "keys and values of 2 bits are outside the law" in err
         assert len(err.splitlines()) == 1
+
+    def test_names_of_formats_are_full_precision(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        runs = trained()
+        cells = np.where(np.isinf(runs["weight_bits"]), "bf16", runs["weight_bits"].astype(str))
+        with open("runs.csv", "w") as file:
+            file.write("params,tokens,bits_w,loss\n")
+            for row in zip(runs["params"], runs["tokens"], cells, np.full(460, 3.0), strict=True):
+                file.write(",".join(map(str, row)) + "\n")
+        read = read_runs("runs.csv")
+        np.testing.assert_array_equal(read["weight_bits"], runs["weight_bits"])
+        assert "weight_bits: bf16 is full precision" in read.notes
 
     def test_degradations(self, run):
         runs = rounded()

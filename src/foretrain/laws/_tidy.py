@@ -10,6 +10,9 @@ from jaxtyping import Float
 
 from foretrain.laws._columns import MEANINGS, Named, name_columns, parse_number, simplified
 
+_FULL = frozenset(
+    ("full", "bf16", "bfloat16", "fp16", "float16", "half", "tf32", "fp32", "float32", "float", "fp64", "float64")
+)
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 _SETTING = re.compile(r"([A-Za-z][A-Za-z0-9.]*(?:_[A-Za-z0-9.]+)*)=([^=,/;\s]+?)(?=$|[,/;\s]|_[A-Za-z][\w.]*=)")
@@ -53,6 +56,8 @@ def tidy(table: Table, columns: Mapping[str, str] | None = None, loss: str | Non
     for entry in named:
         values = table.columns[entry.file]
         if values.dtype.kind != "f" and entry.name in MEANINGS and entry.name != "run":
+            if entry.name.endswith("_bits"):
+                values = _full_precision(values, entry.name, notes)
             values, words = _numbers_of_text(values)
             notes += [f"{entry.name}: {words}"] if words else []
         if values.dtype.kind == "f" and entry.factor != 1.0:
@@ -62,6 +67,14 @@ def tidy(table: Table, columns: Mapping[str, str] | None = None, loss: str | Non
     stated = tuple(entry.name for entry in named if entry.stated)
     renamed = {entry.file: entry.name for entry in named if _moved(entry)}
     return Tidy(result, [*table.notes, *notes], renamed, stated, derived)
+
+
+def _full_precision(values: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
+    """Bits as text, with the names of formats that count as full precision made infinite."""
+    full = np.array([str(v).strip().lower() in _FULL for v in values], dtype=bool)
+    if full.any():
+        notes.append(f"{name}: {', '.join(sorted({str(v) for v in values[full]}))} is full precision")
+    return np.where(full, "inf", values)
 
 
 def _is_words(values: np.ndarray) -> bool:
