@@ -178,7 +178,7 @@ def growth_of(validation: Mapping[str, Any] | None) -> tuple[float, int]:
     if validation is None:
         return 0.0, 0
     grown = [v["growth"] for v in (validation, *validation.get("rehearsals", ()))]
-    return math.sqrt(sum(g**2 for g in grown) / len(grown)), len(grown)
+    return float(np.median(grown)), len(grown)
 
 
 def _rehearse(
