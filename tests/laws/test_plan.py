@@ -283,6 +283,7 @@ class TestMistakes:
             ({"serving": 1e10}, r"plan\(serving\)"),
             ({"compute": 1e20, "at": {"width": 3}}, "cannot hold 'width'"),
             ({"compute": 1e20, "level": 95}, r"plan\(level\)"),
+            ({"params": 1e300, "tokens": 1e300}, "larger than numbers can be"),
         ],
     )
     def test_refused(self, asked, words):
