@@ -75,7 +75,8 @@ def tasks(data):
         gadre = read_runs(data / "overtrain_gadre_104.csv", columns={"loss": column})
         for name, runs in parts(gadre, "dataset"):
             yield "gadre", f"{name} {column}", runs, None, dearest(cost(runs))
-    repeated = read_runs(data / "datablations_contours.csv")
+    # The table states one number of unique tokens for all rows, which its epochs contradict; it is derived from these instead.
+    repeated = read_runs(data / "datablations_contours.csv", columns={"stated": "tokens_per_epoch"})
     yield "datablations", "datablations", repeated, None, dearest(cost(repeated))
     steps = read_runs(data / "steplaw_dense_lr_bs.csv")
     best = [runs.take([int(np.argmin(runs["loss"]))]) for _, runs in parts(steps, "params", "tokens")]
