@@ -235,6 +235,8 @@ class Planner:
         if "unique_tokens" in self.given:
             draws["epochs"] = draws["tokens"] / self.given["unique_tokens"]
         found = {name: estimate(float(v[0]), v[1:], self.level) for name, v in draws.items()}
+        if not all(math.isfinite(e.value) for e in found.values()):
+            raise InvalidInput("plan: larger than numbers can be; check the units of what was given.")
         point = {
             v: float(np.ravel(c)[0]) for v, c in self._columns(lnN[:1], lnD[:1]).items() if v in self.law.variables
         }
