@@ -121,6 +121,9 @@ def test_refusals(columns, options, words):
 def test_other_candidates_widen_intervals_and_survive_a_file(tmp_path):
     found = fit(isoflop(bend=0.1), "auto", bootstrap=50)
     assert found.settings["candidates"][0]["law"] == found.law.name
+    others = [law.name for law, _ in found.forms]
+    assert len(set(others)) == len(others)
+    assert found.law.name not in others
     found.save(tmp_path / "law.json")
     again = Fit.load(tmp_path / "law.json")
     at = {"params": 2e9, "tokens": 4e10}

@@ -109,14 +109,17 @@ def candidates(
     return sorted(found, key=lambda c: _rank(c, best))
 
 
-def other_candidates(found: Sequence[Candidate]) -> tuple[tuple[Law, np.ndarray], ...]:
-    """Candidates besides the first that predict about as well: their spread enters intervals of predictions.
+def other_forms_of(found: Sequence[Candidate]) -> tuple[tuple[Law, np.ndarray], ...]:
+    """Laws besides the chosen one that predict about as well, each on its best window: their spread enters intervals of predictions.
 
     Args:
         found: Candidates, the best first.
     """
     limit = max(_COMPARABLE * found[0].score, _EXACT)
-    return tuple((c.law, c.theta) for c in found[1:] if c.score <= limit)
+    best = {c.law.name: c for c in sorted(found, key=lambda c: -c.score) if c.score <= limit}
+    return tuple(
+        (c.law, c.theta) for c in sorted(best.values(), key=lambda c: c.score) if c.law.name != found[0].law.name
+    )
 
 
 def chosen_words(found: Sequence[Candidate]) -> str:

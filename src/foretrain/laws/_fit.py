@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from foretrain.errors import InvalidInput
-from foretrain.laws._auto import candidates, chosen_words, other_candidates
+from foretrain.laws._auto import candidates, chosen_words, other_forms_of
 from foretrain.laws._designs import design_refusals, design_warnings
 from foretrain.laws._forms import law_for
 from foretrain.laws._law import Law
@@ -377,7 +377,7 @@ def _fit_best(runs: Runs, x: str | None, options: _Options) -> Fit:
     return dataclasses.replace(
         found,
         validation=best.validation,
-        forms=other_candidates(tried),
+        forms=other_forms_of(tried),
         warnings=(*found.warnings, doubt) if doubt else found.warnings,
         settings={**found.settings, "chosen": chosen_words(tried), "candidates": [c.to_json() for c in tried]},
     )
