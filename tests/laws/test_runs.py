@@ -459,3 +459,11 @@ class TestFromCurves:
             Runs.from_curves(
                 LearningCurves({"test_loss": (("time",), np.array([np.inf]))}, {"time": np.array([1.0])}, {})
             )
+
+
+def test_rows_of_one_run_are_checkpoints_only_at_several_places_of_training():
+    columns = {"run": ["a", "a", "b", "b"], "tokens": [1e6, 1e6, 2e6, 2e6], "loss": [4.0, 4.0, 3.5, 3.5]}
+    rounded = Runs(columns | {"post_bits": [3.0, 4.0, 3.0, 4.0], "loss_post": [4.4, 4.1, 4.0, 3.6]})
+    assert not any("checkpoints" in w for w in rounded.warnings())
+    trained = Runs(columns | {"tokens": [1e6, 2e6, 1e6, 2e6]})
+    assert any("checkpoints" in w for w in trained.warnings())

@@ -240,12 +240,19 @@ def table_warnings(runs: "Runs") -> list[str]:
                 )
     if "run" in runs.columns and "loss" in numbers:
         count = len(set(runs["run"].tolist()))
-        if 1 < count < len(runs):
+        if 1 < count < len(runs) and _have_checkpoints(runs, count):
             found.append(
                 f"{len(runs)} rows of {count} runs: checkpoints of one run are correlated; resample by run, and do not take losses from "
                 "the middle of a decaying learning rate for final ones."
             )
     return found
+
+
+def _have_checkpoints(runs: "Runs", count: int) -> bool:
+    """Whether runs have rows at several places of training; rows that differ in the rounding afterwards are at one."""
+    along = [n for n in ("tokens", "steps", "flops") if n in runs.columns]
+    places = set(zip(runs["run"].tolist(), *(runs[n].tolist() for n in along), strict=True))
+    return not along or len(places) > count
 
 
 def _duplicated(runs: "Runs") -> Bool[np.ndarray, " rows"]:
