@@ -161,3 +161,17 @@ def test_refusals(found, runs, tmp_path):
         write_fit_report(found, runs, tmp_path / "none" / "page.html", title="")
     with pytest.raises(InvalidInput, match="no column 'tokens'"):
         plot_fit(found, Runs({"params": [1.0], "loss": [1.0]}))
+
+
+def test_the_page_says_what_was_tried(runs, tmp_path):
+    chosen = fit(runs, "auto", bootstrap=20)
+    page = tmp_path / "page.html"
+    write_fit_report(chosen, runs, page, title="tried")
+    text = page.read_text()
+    section = text[text.index('id="tried"') : text.index('id="parameters"')]
+    assert len(re.findall("<tr>", section)) == 1 + len(chosen.settings["candidates"])
+    assert chosen.settings["chosen"] in section
+    assert section.index(chosen.law.name) < section.index("kaplan")
+    plain = tmp_path / "plain.html"
+    write_fit_report(fit(runs, bootstrap=20), runs, plain, title="plain")
+    assert 'id="tried"' not in plain.read_text()

@@ -83,6 +83,8 @@ def render_fit(fit: Fit, runs: Runs, *, title: str, notes: Sequence[str] = ()) -
         frontier=_columns(_frontier_rows(fit, points)),
         forms=_columns(_form_rows(fit, points)),
         tests=_columns(_test_rows(fit)),
+        chosen=str(fit.settings.get("chosen", "")),
+        tried=_columns(_tried_rows(fit)),
         checklist=checklist(fit, runs) + [("said beside it", str(n)) for n in notes],
         notes=list(runs.notes),
         versions=environment_versions(),
@@ -217,6 +219,24 @@ def _test_rows(fit: Fit) -> list[dict[str, Any]]:
             "mean signed error": percent(float(one["bias"]), signed=True),
         }
         for one in (fit.validation, *fit.validation.get("rehearsals", ()))
+    ]
+
+
+def _tried_rows(fit: Fit) -> list[dict[str, Any]]:
+    """Candidates of `auto`, the best first."""
+
+    def share(value: Any) -> str:
+        return percent(value) if isinstance(value, float) and math.isfinite(value) else "–"
+
+    return [
+        {
+            "law": c["law"],
+            "rows kept": c["window"],
+            "rows": str(c["rows"]),
+            "error of the largest budget": share(c["error"]),
+            "score": share(c["score"]),
+        }
+        for c in fit.settings.get("candidates", ())
     ]
 
 
