@@ -12,6 +12,7 @@ from foretrain.errors import MissingData
 from foretrain.studies import compare, measure_study, parse_study, solve_study, summarize, train_study
 from foretrain.studies._transfer_plan import plan
 from foretrain.tasks import AbstractDataTask, AbstractTokenTask
+from foretrain.training._network import parameterize_network
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "studies").glob("*.toml"))
 NAMES = [path.stem for path in FILES]
@@ -81,6 +82,13 @@ def test_sweeps_have_one_size_and_one_hyperparameter(path):
     found = plan(study.problem, study.transfer)
     assert len(found.sizes) >= 4
     assert found.swept == "learning_rate"
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=[p.stem for p in SWEEPS])
+def test_sweeps_have_a_base_at_every_size(path):
+    models = {p.model: p.training for _, p in read_study(path).problem.points()}
+    for model, training in models.items():
+        parameterize_network(model, training, 64, 10, context=32)  # raises if heads do not fit the base, for example
 
 
 @pytest.mark.long
