@@ -57,6 +57,9 @@ def test_a_law_of_ones_own(tmp_path):
     assert load(tmp_path / "law.json", law=mine()).parameters["A"].value == pytest.approx(3.0, rel=1e-9)
 
 
+SPAN = {"ranges": {"params": [1.0, 2.0], "tokens": [1.0, 2.0]}}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -82,8 +85,16 @@ def test_a_law_of_ones_own(tmp_path):
         ({"settings": []}, "settings: expected an object"),
         ({"data": {"ranges": {}}}, "ranges: params: expected a list"),
         ({"data": {"ranges": {"params": [1, 2], "tokens": [2, 1]}}}, "tokens: expected 0 < low <= high"),
+        ({"data": SPAN | {"span": []}}, "data: span: expected an object"),
+        ({"data": SPAN | {"span": {"low": [1.0], "high": [2.0]}}}, "span: low: expected 4 finite numbers"),
+        ({"data": SPAN | {"span": {"low": [1.0] * 4, "high": [0.0] * 4}}}, "span: expected low <= high"),
         ({"warnings": [1]}, "warnings: expected strings"),
         ({"validation": 3}, "validation: expected an object or null"),
+        ({"validation": {"by": 3}}, "validation: by: expected what the budget is measured in"),
+        ({"validation": {"by": "flops", "rows": True}}, "validation: rows: expected a count"),
+        ({"validation": {"by": "flops", "rows": 3, "budget": "x"}}, "validation: budget: expected a number"),
+        ({"validation": {"rehearsals": 3}}, "validation: rehearsals: expected a list"),
+        ({"validation": {"rehearsals": [3]}}, r"validation: rehearsals\[0\]: expected an object"),
         ({"forms": [3]}, r"forms\[0\]: expected an object"),
         ({"forms": [{"law": "x"}]}, r"forms\[0\]: law, variables"),
     ],

@@ -20,6 +20,7 @@ from foretrain.errors import InvalidInput
 from foretrain.laws._fit import Estimate, Fit
 from foretrain.laws._forms import CATALOGUE, law_named
 from foretrain.laws._law import Law
+from foretrain.laws._validation import coordinates_of
 
 SCHEMA = 1
 
@@ -152,11 +153,9 @@ def load(path: str | os.PathLike, *, law: Law | None = None) -> Fit:
         other = _law_of(entry, f"{where}: forms[{i}]", None)
         forms.append((other, _coordinates(entry, "theta", other, f"{where}: forms[{i}]")))
     warnings = _typed(table, "warnings", list, where)
-    validation = table.get("validation")
+    validation = _validation(table, where)
     if not all(isinstance(w, str) for w in warnings):
         raise InvalidInput(f"{where}: warnings: expected strings.")
-    if not isinstance(validation, (dict, type(None))):
-        raise InvalidInput(f"{where}: validation: expected an object or null, got {_short(validation)}.")
     return Fit(
         made,
         _coordinates(table, "theta", made, where),
@@ -273,7 +272,39 @@ def _data(table: Mapping[str, Any], law: Law, where: str) -> dict[str, Any]:
         if not 0 < low <= high:
             raise InvalidInput(f"{where}: data: ranges: {name}: expected 0 < low <= high, got {_short(ranges[name])}.")
         found[name] = (float(low), float(high))
-    return {**data, "ranges": found}
+    span = {"span": _span(data, law, found, where)} if "span" in data else {}
+    return {**data, "ranges": found, **span}
+
+
+def _validation(table: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+    """The budgets left out; intervals of forecasts need their numbers."""
+    if table.get("validation") is None:
+        return None
+    validation = table["validation"]
+    if not isinstance(validation, dict):
+        raise InvalidInput(f"{where}: validation: expected an object or null, got {_short(validation)}.")
+    below = _typed({"rehearsals": [], **validation}, "rehearsals", list, f"{where}: validation")
+    rehearsals = [_rehearsal(entry, f"{where}: validation: rehearsals[{i}]") for i, entry in enumerate(below)]
+    return _rehearsal(validation, f"{where}: validation") | {"rehearsals": rehearsals}
+
+
+def _rehearsal(entry: Any, where: str) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise InvalidInput(f"{where}: expected an object, got {_short(entry)}.")
+    if not isinstance(entry.get("by"), str):
+        raise InvalidInput(f"{where}: by: expected what the budget is measured in, got {_short(entry.get('by'))}.")
+    numbers = ("budget", "mean_abs_error", "worst_error", "bias", "distance", "growth")
+    return entry | {"rows": _count(entry, "rows", where)} | {name: _number(entry, name, where) for name in numbers}
+
+
+def _span(data: Mapping[str, Any], law: Law, ranges: Mapping[str, tuple[float, float]], where: str) -> dict[str, Any]:
+    """How far the rows reach, in every coordinate that distances are counted in."""
+    span = _typed(data, "span", dict, f"{where}: data")
+    size = len(coordinates_of({name: low for name, (low, _) in ranges.items()}, law))
+    low, high = (_array(span, end, (size,), f"{where}: data: span") for end in ("low", "high"))
+    if not np.all(low <= high):
+        raise InvalidInput(f"{where}: data: span: expected low <= high, got {_short(span)}.")
+    return {"low": low.tolist(), "high": high.tolist()}
 
 
 def _coordinates(table: Mapping[str, Any], name: str, law: Law, where: str) -> np.ndarray:
