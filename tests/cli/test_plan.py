@@ -320,10 +320,31 @@ class TestApproaches:
         assert found["exponents"]["params"]["value"] == pytest.approx(0.5, abs=4 * 0.17 / 6.9)
         assert found["approach"] == "envelope"
 
+    def test_step_law(self, said, run, table):
+        axes = ([1e8, 4e8], [1e9, 9e9], np.geomspace(1e-4, 1e-2, 7), np.geomspace(1e4, 1e6, 7))
+        n, d, lr, batch = (v.ravel() for v in np.meshgrid(*axes))
+        off = np.log(lr / (20 * n**-0.6 * d**0.1)), np.log(batch / (2.0 * d**0.5))
+        loss = 2.5 * np.exp(0.01 * off[0] ** 2 + 0.008 * off[1] ** 2)
+        name = table({"params": n, "tokens": d, "lr": lr, "batch_tokens": batch, "loss": loss})
+        found = said("fit", name, "--approach", "step-law", "--bootstrap", "20")
+        assert found["approach"] == "step-law"
+        assert found["lr"]["params"]["value"] == pytest.approx(-0.6, abs=1e-3)
+        assert found["lr"]["constant"]["value"] == pytest.approx(np.log(20), abs=0.02)
+        assert found["batch_tokens"]["tokens"]["value"] == pytest.approx(0.5, abs=1e-3)
+        assert [g["status"] for g in found["grids"]] == ["ok"] * 4
+        code, out, _ = run("fit", name, "--approach", "step-law", "--bootstrap", "0")
+        assert code == 0
+        assert "off by a factor of two costs 0.48 %" in out  # 0.01 (ln 2)^2
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            (("isoflops",), "--approach: expected one of parametric, isoflop, envelope; got 'isoflops'; did you mean"),
+            (("step-law",), "no column 'lr' of runs.csv"),
+            (("step-law", "--group", "params"), "--group: --approach step-law resamples grids"),
+            (
+                ("isoflops",),
+                "--approach: expected one of parametric, isoflop, envelope, step-law; got 'isoflops'; did you mean",
+            ),
             (("isoflop", "--law", "kaplan"), "--law: --approach isoflop fits no law; leave it out"),
             (("isoflop", "--x", "params"), "--x: "),
             (("isoflop", "--loss", "squares"), "--loss: "),
@@ -366,3 +387,13 @@ class TestRealRuns:
         assert optima["exponents"]["params"]["value"] == pytest.approx(published, abs=1e-6)
         coefficient = optima["coefficient"]["params"]["value"]
         assert math.log(coefficient) == pytest.approx(math.log(float(row["published_fit_n_coef"])), abs=1e-5)
+
+    def test_step_law(self, said, scaling_data):
+        """arXiv 2503.04715 publishes -0.713 and 0.307 for the rate and 0.571 for the batch in tokens."""
+        options = ("--approach", "step-law", "--columns", "loss=smooth_loss,batch_tokens=batch_seqs*2048", "--bootstrap", "200")
+        found = said("fit", scaling_data / "steplaw_dense_lr_bs.csv", *options)
+        for column, term, published in (("lr", "params", -0.713), ("batch_tokens", "tokens", 0.571)):
+            low, high = (found[column][term][end] for end in ("low", "high"))
+            assert low < published < high
+            assert high - low < 0.4
+        assert sum(g["status"] == "ok" for g in found["grids"]) >= 12

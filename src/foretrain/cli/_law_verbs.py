@@ -35,7 +35,11 @@ def fit(
     ] = None,
     approach: Annotated[
         str,
-        typer.Option("--approach", metavar="NAME", help="parametric (a law), or best sizes by isoflop or envelope."),
+        typer.Option(
+            "--approach",
+            metavar="NAME",
+            help="parametric (a law), best sizes by isoflop or envelope, best rates and batches by step-law.",
+        ),
     ] = "parametric",
     x: Annotated[
         str | None, typer.Option("--x", metavar="COLUMN", help="The variable of a law of one variable.")

@@ -97,6 +97,32 @@ class StepLaw:
             found[name] = _estimate(math.exp(value), np.exp(draws @ x), self.level)
         return found
 
+    def to_json(self) -> dict[str, Any]:
+        """Exponents with intervals, and every grid with its optimum, as plain JSON types; ends of intervals are `None` where none are known."""
+        from foretrain.laws._saved import estimate_to_json
+
+        def plain(terms: Mapping[str, Estimate]) -> dict[str, Any]:
+            return {name: estimate_to_json(e) for name, e in terms.items()}
+
+        grids = [
+            {
+                **o.at,
+                **plain({self.rate: o.rate, self.batch: o.batch}),
+                "loss": o.loss,
+                "rows": o.rows,
+                "status": o.trouble or "ok",
+            }
+            for o in self.optima
+        ]
+        return {
+            self.rate: plain(self.rate_of),
+            self.batch: plain(self.batch_of),
+            "scatter": dict(zip((self.rate, self.batch), self.scatter, strict=True)),
+            "grids": grids,
+            "level": self.level,
+            "warnings": list(self.warnings),
+        }
+
     def excess(self, rate_factor: float = 1.0, batch_factor: float = 1.0) -> float:
         """How much larger the loss is when rate and batch are off by these factors, relative, by the median curvature of the grids.
 
