@@ -142,7 +142,7 @@ def places(table, prefix=()):
         yield from places(value, (*prefix, key))
 
 
-@settings(SETTINGS, max_examples=80)
+@settings(SETTINGS, max_examples=40)
 @given(st.data(), st.sampled_from(["forecast", "plan"]))
 def test_damaged_laws(own_folder, capsys, law, data, verb):
     table = copy.deepcopy(law)
