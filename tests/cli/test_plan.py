@@ -390,7 +390,14 @@ class TestRealRuns:
 
     def test_step_law(self, said, scaling_data):
         """arXiv 2503.04715 publishes -0.713 and 0.307 for the rate and 0.571 for the batch in tokens."""
-        options = ("--approach", "step-law", "--columns", "loss=smooth_loss,batch_tokens=batch_seqs*2048", "--bootstrap", "200")
+        options = (
+            "--approach",
+            "step-law",
+            "--columns",
+            "loss=smooth_loss,batch_tokens=batch_seqs*2048",
+            "--bootstrap",
+            "200",
+        )
         found = said("fit", scaling_data / "steplaw_dense_lr_bs.csv", *options)
         for column, term, published in (("lr", "params", -0.713), ("batch_tokens", "tokens", 0.571)):
             low, high = (found[column][term][end] for end in ("low", "high"))
