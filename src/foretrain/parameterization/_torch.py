@@ -215,7 +215,7 @@ def _role(roles: Roles, path: str, shape: tuple[int, ...]) -> str | None:
 
 def _torch() -> Any:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise MissingExtra("parameterize: PyTorch is not installed; run: pip install 'foretrain[torch]'") from None
     return torch
