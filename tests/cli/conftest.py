@@ -1,5 +1,6 @@
 """Runs the command line inside this process, and pretends a limit where the theory itself is not the matter."""
 
+import json
 import os
 from pathlib import Path
 
@@ -48,6 +49,34 @@ def run(capsys):
         return code, captured.out, captured.err
 
     return run_
+
+
+@pytest.fixture
+def said(run):
+    """What a command prints as strict JSON."""
+
+    def said_(*arguments):
+        code, out, err = run(*arguments, "--json")
+        assert code == 0, err
+        assert "Traceback" not in err
+        return json.loads(out, parse_constant=pytest.fail)
+
+    return said_
+
+
+@pytest.fixture
+def refused(run):
+    """A command that must be refused: its message, one line."""
+
+    def refused_(*arguments):
+        code, out, err = run(*arguments)
+        errors = [line for line in err.splitlines() if not line.startswith(("note: ", "warning: "))]
+        assert (code, out) == (2, "")
+        assert len(errors) == 1
+        assert errors[0].startswith("error: ")
+        return errors[0].removeprefix("error: ")
+
+    return refused_
 
 
 @pytest.fixture

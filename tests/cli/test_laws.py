@@ -15,34 +15,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from made_runs import chinchilla_runs
 
 
-@pytest.fixture
-def said(run):
-    """What a command prints as strict JSON."""
-
-    def said_(*arguments):
-        code, out, err = run(*arguments, "--json")
-        assert code == 0, err
-        assert "Traceback" not in err
-        return json.loads(out, parse_constant=pytest.fail)
-
-    return said_
-
-
-@pytest.fixture
-def refused(run):
-    """A command that must be refused: its message, one line."""
-
-    def refused_(*arguments):
-        code, out, err = run(*arguments)
-        errors = [line for line in err.splitlines() if not line.startswith(("note: ", "warning: "))]
-        assert (code, out) == (2, "")
-        assert len(errors) == 1
-        assert errors[0].startswith("error: ")
-        return errors[0].removeprefix("error: ")
-
-    return refused_
-
-
 class TestFit:
     def test_json_has_what_was_promised(self, said, table):
         found = said("fit", table(chinchilla_runs()), "--bootstrap", "100")

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import math
 import sys
 from pathlib import Path
@@ -12,33 +11,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_runs import chinchilla_runs
-
-
-@pytest.fixture
-def said(run):
-    """What a command prints as strict JSON."""
-
-    def said_(*arguments):
-        code, out, err = run(*arguments, "--json")
-        assert code == 0, err
-        assert "Traceback" not in err
-        return json.loads(out, parse_constant=pytest.fail)
-
-    return said_
-
-
-@pytest.fixture
-def refused(run):
-    """A command that must be refused: its message, one line."""
-
-    def refused_(*arguments):
-        code, out, err = run(*arguments)
-        errors = [line for line in err.splitlines() if not line.startswith(("note: ", "warning: "))]
-        assert (code, out) == (2, "")
-        assert len(errors) == 1
-        return errors[0].removeprefix("error: ")
-
-    return refused_
 
 
 @pytest.fixture(scope="module")
