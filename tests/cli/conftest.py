@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,18 +110,6 @@ def pretended(monkeypatch):
     import foretrain.limits
 
     monkeypatch.setattr(foretrain.limits, "solve", pretended_solve)
-
-
-@pytest.fixture(scope="session")
-def scaling_data() -> Path:
-    """The folder of the tables of real runs: `$FORETRAIN_DATA/scaling`, or `shared/data/scaling` beside the repository."""
-    root = Path(__file__).resolve().parents[2]
-    given = os.environ.get("FORETRAIN_DATA")
-    places = [Path(given) / "scaling", Path(given)] if given else [root.parent / "shared" / "data" / "scaling"]
-    for place in places:
-        if (place / "chinchilla_epoch_245.csv").is_file():
-            return place
-    pytest.skip(f"the tables of real runs are not in {places[0]}; set FORETRAIN_DATA to the folder that holds scaling/")
 
 
 @pytest.fixture
