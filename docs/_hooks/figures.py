@@ -38,13 +38,18 @@ def main(curves: str) -> None:
         "points": points(comparison),
         "summary": summary(comparison),
     }
-    text = PAGE.read_text(encoding="utf-8")
+    fill(PAGE, parts)
+
+
+def fill(page: Path, parts: dict[str, str]) -> None:
+    """Put numbers between the marks of a page that name them."""
+    text = page.read_text(encoding="utf-8")
     for name, new in parts.items():
         pattern = rf"(<!-- numbers: {name} -->\n).*?(<!-- end -->)"
         text, count = re.subn(pattern, lambda m, new=new: f"{m[1]}\n{new}\n\n{m[2]}", text, flags=re.DOTALL)
         if count != 1:
-            raise SystemExit(f"{PAGE}: no place for the numbers {name!r}")
-    PAGE.write_text(text, encoding="utf-8")
+            raise SystemExit(f"{page}: no place for the numbers {name!r}")
+    page.write_text(text, encoding="utf-8")
 
 
 def points(comparison: Comparison) -> str:

@@ -8,12 +8,12 @@ Numbers stand between `<!-- numbers: NAME -->` and `<!-- end -->` and are replac
 """
 
 import math
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import fill
 
 from foretrain.claims._precision_networks import FEWEST, Described, prices, rounding_law, table, training_law, turns
 from foretrain.curves import LearningCurves
@@ -41,13 +41,7 @@ def main(rounded_path: str, coarse_path: str) -> None:
         "training": training(during, coarse),
         "prices": priced(rounded, coarse),
     }
-    text = PAGE.read_text(encoding="utf-8")
-    for name, new in parts.items():
-        pattern = rf"(<!-- numbers: {name} -->\n).*?(<!-- end -->)"
-        text, count = re.subn(pattern, lambda m, new=new: f"{m[1]}\n{new}\n\n{m[2]}", text, flags=re.DOTALL)
-        if count != 1:
-            raise SystemExit(f"{PAGE}: no place for the numbers {name!r}")
-    PAGE.write_text(text, encoding="utf-8")
+    fill(PAGE, parts)
 
 
 def rounding(law: Described) -> str:
