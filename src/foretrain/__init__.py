@@ -18,6 +18,7 @@ _WHERE = {
         "GradientDescent",
         "GradientFlow",
         "ConvResNet",
+        "DeepLinear",
         "Kernel",
         "MLP",
         "Momentum",
@@ -31,6 +32,7 @@ _WHERE = {
         "SGD",
         "Schedule",
         "Transformer",
+        "TwoLayerLinear",
         "ViT",
     ),
     "foretrain.studies": ("Study", "compare", "read_study", "transfer"),
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from foretrain.problems import MLP as MLP
     from foretrain.problems import SGD as SGD
     from foretrain.problems import ConvResNet as ConvResNet
+    from foretrain.problems import DeepLinear as DeepLinear
     from foretrain.problems import GradientDescent as GradientDescent
     from foretrain.problems import GradientFlow as GradientFlow
     from foretrain.problems import Kernel as Kernel
@@ -92,6 +95,7 @@ if TYPE_CHECKING:
     from foretrain.problems import Ridge as Ridge
     from foretrain.problems import Schedule as Schedule
     from foretrain.problems import Transformer as Transformer
+    from foretrain.problems import TwoLayerLinear as TwoLayerLinear
     from foretrain.problems import ViT as ViT
     from foretrain.studies import Study as Study
     from foretrain.studies import compare as compare

@@ -3,8 +3,10 @@
 from foretrain.problems._low_precision import Precision as Precision
 from foretrain.problems._models import ACTIVATIONS as ACTIVATIONS
 from foretrain.problems._models import AbstractModel as AbstractModel
+from foretrain.problems._models import DeepLinear as DeepLinear
 from foretrain.problems._models import Kernel as Kernel
 from foretrain.problems._models import RandomFeatures as RandomFeatures
+from foretrain.problems._models import TwoLayerLinear as TwoLayerLinear
 from foretrain.problems._networks import MLP as MLP
 from foretrain.problems._networks import NETWORKS as NETWORKS
 from foretrain.problems._networks import AbstractNetwork as AbstractNetwork
@@ -29,4 +31,6 @@ from foretrain.problems._schedule import Schedule as Schedule
 from foretrain.problems._times import protocol_times as protocol_times
 from foretrain.problems._times import read_times as read_times
 
-MODELS: dict[str, type[AbstractModel]] = {model.kind: model for model in (RandomFeatures, Kernel, *NETWORKS)}
+MODELS: dict[str, type[AbstractModel]] = {
+    model.kind: model for model in (RandomFeatures, Kernel, TwoLayerLinear, DeepLinear, *NETWORKS)
+}

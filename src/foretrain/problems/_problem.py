@@ -8,15 +8,13 @@ from typing import Any
 
 from foretrain._declaration import Declaration, WrongKey, show
 from foretrain.errors import TooLarge
-from foretrain.problems._models import AbstractModel
-from foretrain.problems._networks import AbstractNetwork
+from foretrain.problems._models import AbstractModel, DeepLinear
 from foretrain.problems._protocols import AbstractProtocol
 from foretrain.tasks import AbstractDataTask, AbstractSpectralTask, AbstractTask
 
 # A result holds some ten variables of eight bytes a value: beyond these sizes it fits in no ordinary memory, and points
 # are visited one by one by every check.
 _MOST_VALUES, _MOST_POINTS = 10**8, 10**6
-_ONLY_ON_DATA = ("activation", "depth", "kernel")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,8 +46,9 @@ class Problem(Declaration):
         for name, base in (("task", AbstractTask), ("model", AbstractModel), ("training", AbstractProtocol)):
             if not isinstance(getattr(self, name), base):
                 raise self._wrong(name, f"expected a {name} declaration, got {show(getattr(self, name))}")
-        if isinstance(self.task, AbstractSpectralTask) and not isinstance(self.model, AbstractNetwork):
-            for key in _ONLY_ON_DATA:
+        self._check_ratios()
+        if isinstance(self.task, AbstractSpectralTask):
+            for key in self.model.only_on_data:
                 if getattr(self.model, key, None) is not None:
                     raise WrongKey(
                         type(self.model).__name__,
@@ -65,6 +64,19 @@ class Problem(Declaration):
                         "samples",
                         f"expected a whole number of rows of the data, got {value:g}",
                     )
+
+    def _check_ratios(self) -> None:
+        """Deep linear networks count samples and batches by ratios to the dimension, the others by numbers."""
+        counts, ratios = ("samples", "batch_size"), ("sample_ratio", "batch_ratio")
+        by_ratio = isinstance(self.model, DeepLinear)
+        for count, ratio in zip(counts, ratios, strict=True):
+            wrong, right = (count, ratio) if by_ratio else (ratio, count)
+            if getattr(self.training, wrong, None) is None:
+                continue
+            instead = f"use {right!r}" if hasattr(self.training, right) else "leave it out"
+            raise WrongKey(
+                type(self.training).__name__, wrong, f"means nothing for the model {self.model.kind!r}; {instead}"
+            )
 
     def parts(self) -> tuple[Declaration, Declaration, Declaration]:
         """Task, model, training, in the order of the dimensions."""

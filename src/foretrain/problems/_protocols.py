@@ -20,6 +20,10 @@ def _samples() -> Any:
     return number(low=0.0, low_open=True, infinite=True, default=None)
 
 
+def _ratio() -> Any:
+    return number(low=0.0, low_open=True, infinite=True, default=None)
+
+
 class AbstractProtocol(Declaration):
     """How the model is trained.
 
@@ -71,6 +75,8 @@ class GradientDescent(AbstractProtocol):
         learning_rate: Step size (axis).
         samples: As for `GradientFlow`.
         schedule: Factors on the learning rate, for example `Schedule("cosine", steps=1000)`.
+        sample_ratio: $P/D$, training samples per input dimension, in place of `samples` for the model `deep-linear`; `inf` is
+            the population, the default (axis).
     """
 
     kind = "gradient-descent"
@@ -79,6 +85,7 @@ class GradientDescent(AbstractProtocol):
     learning_rate: float | tuple[float, ...] = number(low=0.0, low_open=True)
     samples: float | tuple[float, ...] | None = _samples()
     schedule: Schedule | None = custom(parse_schedule, default=None)
+    sample_ratio: float | tuple[float, ...] | None = _ratio()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,6 +96,7 @@ class Momentum(AbstractProtocol):
         learning_rate: $\eta$ (axis).
         momentum: $0\le\beta<1$ (axis).
         samples: As for `GradientFlow`.
+        sample_ratio: As for `GradientDescent`.
     """
 
     kind = "momentum"
@@ -97,6 +105,7 @@ class Momentum(AbstractProtocol):
     learning_rate: float | tuple[float, ...] = number(low=0.0, low_open=True)
     momentum: float | tuple[float, ...] = number(low=0.0, high=1.0, high_open=True)
     samples: float | tuple[float, ...] | None = _samples()
+    sample_ratio: float | tuple[float, ...] | None = _ratio()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -140,17 +149,26 @@ class OnePassSGD(AbstractProtocol):
         schedule: Factors on the learning rate, as for `GradientDescent`.
         exact_gaussian: Theory with the correction of relative order $1/B$ that Gaussian inputs have, which is known exactly.
             Without it the batch counts as large, and the inputs as anything.
+        batch_ratio: $B/D$, samples per step and input dimension, in place of `batch_size` for the model `deep-linear`; `inf` is
+            the population (axis).
     """
 
     kind = "one-pass-sgd"
     discrete = True
 
     learning_rate: float | tuple[float, ...] = number(low=0.0, low_open=True)
-    batch_size: int | tuple[int, ...] = integer(low=1)
+    batch_size: int | tuple[int, ...] | None = integer(low=1, default=None)
     schedule: Schedule | None = custom(parse_schedule, default=None)
     exact_gaussian: bool = flag(default=False)
+    batch_ratio: float | tuple[float, ...] | None = _ratio()
 
     samples: ClassVar[None] = None
+
+    def _check(self) -> None:
+        if self.batch_size is None and self.batch_ratio is None:
+            raise self._wrong("batch_size", "missing; expected the number of samples per step")
+        if self.batch_size is not None and self.batch_ratio is not None:
+            raise self._wrong("batch_ratio", "expected one of batch_size and batch_ratio, got both")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
