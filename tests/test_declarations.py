@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from foretrain import (
     Arrays,
+    DeepLinear,
     Digits,
     FashionMNIST,
     GradientDescent,
@@ -20,6 +21,7 @@ from foretrain import (
     Kernel,
     Momentum,
     MomentumFlow,
+    OnePassSGD,
     PowerLaw,
     Problem,
     RandomFeatures,
@@ -27,6 +29,7 @@ from foretrain import (
     Schedule,
     Spectrum,
     SpectrumTask,
+    TwoLayerLinear,
 )
 from foretrain._declaration import Declaration, WrongKey, number, show
 from foretrain.errors import InvalidInput
@@ -42,10 +45,13 @@ DECLARATIONS = [
     Arrays(inputs=[[1.0, 2.0], [3.0, 4.0]], targets=[1.0, -1.0]),
     RandomFeatures(width=[64, np.inf], activation="erf", depth=2),
     Kernel(kernel="ntk"),
+    TwoLayerLinear(width=[64, np.inf], richness=0),
+    DeepLinear(depth=[2, np.inf], width_ratio=0.5, residual=True, branch_scale=2.0),
     GradientFlow(samples=[10, 20]),
     MomentumFlow(momentum=2.0),
     GradientDescent(0.1, samples=10, schedule=Schedule("cosine", steps=100)),
     Momentum([0.1, 0.2], 0.9),
+    OnePassSGD(0.1, batch_ratio=[0.5, np.inf]),
     Ridge(1e-3),
     Schedule("wsd", steps=100, warmup=5),
 ]
@@ -128,6 +134,22 @@ def test_callers_array_is_copied():
         (lambda: PowerLaw(1.5, 0.6, normalize=True), r"normalize: expected false when modes = inf"),
         (lambda: PowerLaw(10**400, 0.6), r"expected a number below 1.8e308"),
         (lambda: PowerLaw(1 << 40000, 0.6), r"got a int that is too long to print"),
+        (lambda: TwoLayerLinear(richness=-1), r"richness: expected a number >= 0, got -1"),
+        (lambda: DeepLinear(np.inf), r"depth: expected finite depths without residual = true, got inf"),
+        (
+            lambda: DeepLinear(np.inf, residual=True, depth_exponent=0),
+            r"expected finite depths where depth_exponent < 1/2",
+        ),
+        (lambda: DeepLinear(2, branch_scale=1), r"branch_scale: means nothing without branches"),
+        (lambda: DeepLinear(2, width_ratio=0), r"width_ratio: expected a number > 0 or inf, got 0"),
+        (lambda: DeepLinear(2, width_ratio=2, richness=0), r"richness: expected > 0 unless width_ratio = inf in 'mup'"),
+        (lambda: DeepLinear(2, parameterization=["mup", "ntk"], richness=[0, 1]), r"richness: expected > 0 unless"),
+        (lambda: DeepLinear(2, parameterization="sp"), r"parameterization: expected one of 'mup', 'ntk', got 'sp'"),
+        (lambda: OnePassSGD(0.1), r"batch_size: missing; expected the number of samples per step"),
+        (
+            lambda: OnePassSGD(0.1, 4, batch_ratio=1),
+            r"batch_ratio: expected one of batch_size and batch_ratio, got both",
+        ),
         (lambda: SpectrumTask([1.0, -0.5], [1.0, 1.0]), r"eigenvalues: expected numbers >= 0, got -0.5 at index 1"),
         (lambda: SpectrumTask([1.0, float("nan")], [1.0, 1.0]), r"expected finite numbers, got nan at index 1"),
         (lambda: SpectrumTask([1.0, "x"], [1.0, 1.0]), r"expected a list of numbers"),

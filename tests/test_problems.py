@@ -3,7 +3,21 @@
 import numpy as np
 import pytest
 
-from foretrain import Digits, GradientDescent, GradientFlow, Kernel, PowerLaw, Problem, RandomFeatures, Ridge, Schedule
+from foretrain import (
+    DeepLinear,
+    Digits,
+    GradientDescent,
+    GradientFlow,
+    Isotropic,
+    Kernel,
+    OnePassSGD,
+    PowerLaw,
+    Problem,
+    RandomFeatures,
+    Ridge,
+    Schedule,
+    TwoLayerLinear,
+)
 from foretrain._declaration import WrongKey
 from foretrain.errors import InvalidInput, TooLarge
 from foretrain.problems import MODELS, PROTOCOLS, protocol_named, protocol_times, read_times
@@ -56,11 +70,38 @@ def test_grids_that_fit_nowhere_say_their_size():
             lambda: Problem(Digits(), RandomFeatures(width=8), Ridge(0.1, samples=2.5)),
             "samples: expected a whole number of rows of the data, got 2.5",
         ),
+        (
+            lambda: Problem(Isotropic(), DeepLinear(2), GradientDescent(0.1, samples=5)),
+            "GradientDescent: samples: means nothing for the model 'deep-linear'; use 'sample_ratio'",
+        ),
+        (
+            lambda: Problem(Isotropic(), DeepLinear(2), GradientFlow(samples=5)),
+            "GradientFlow: samples: means nothing for the model 'deep-linear'; leave it out",
+        ),
+        (
+            lambda: Problem(Isotropic(), DeepLinear(2), OnePassSGD(0.1, 5)),
+            "OnePassSGD: batch_size: means nothing for the model 'deep-linear'; use 'batch_ratio'",
+        ),
+        (
+            lambda: Problem(LAW, TwoLayerLinear(8), GradientDescent(0.1, sample_ratio=2)),
+            "GradientDescent: sample_ratio: means nothing for the model 'two-layer-linear'; use 'samples'",
+        ),
+        (
+            lambda: Problem(LAW, RandomFeatures(8), OnePassSGD(0.1, batch_ratio=2)),
+            "OnePassSGD: batch_ratio: means nothing for the model 'random-features'; use 'batch_size'",
+        ),
     ],
 )
 def test_parts_that_do_not_fit(make, words):
     with pytest.raises(InvalidInput, match=words):
         make()
+
+
+def test_depth_is_a_key_of_deep_linear_networks_on_spectra():
+    problem = Problem(
+        Isotropic(), DeepLinear([1, 2], width_ratio=[0.5, np.inf]), GradientDescent(0.1, sample_ratio=[2])
+    )
+    assert list(problem.axes()) == ["depth", "width_ratio", "sample_ratio"]
 
 
 def test_registries_name_every_kind():
