@@ -39,6 +39,7 @@ _WHERE = {
     "foretrain.tasks": (
         "Arrays",
         "CIFAR10",
+        "Circle",
         "DataSet",
         "Digits",
         "FashionMNIST",
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
     from foretrain.studies import transfer as transfer
     from foretrain.tasks import CIFAR10 as CIFAR10
     from foretrain.tasks import Arrays as Arrays
+    from foretrain.tasks import Circle as Circle
     from foretrain.tasks import DataSet as DataSet
     from foretrain.tasks import Digits as Digits
     from foretrain.tasks import FashionMNIST as FashionMNIST

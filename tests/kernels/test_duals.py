@@ -1,6 +1,7 @@
 """Dual activations against quadrature, against each other and against their own derivatives."""
 
 import itertools
+from math import factorial
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,8 @@ FUNCTIONS = {
     "relu": (lambda u: np.maximum(u, 0.0), lambda u: (u > 0) * 1.0),
     "leaky-relu": (lambda u: np.where(u > 0, u, SLOPE * u), lambda u: np.where(u > 0, 1.0, SLOPE)),
     "linear": (lambda u: u, np.ones_like),
+    "relu-2": (lambda u: np.maximum(u, 0.0) ** 2, lambda u: 2 * np.maximum(u, 0.0)),
+    "relu-3": (lambda u: np.maximum(u, 0.0) ** 3, lambda u: 3 * np.maximum(u, 0.0) ** 2),
     "erf": (erf, lambda u: 2.0 / np.sqrt(np.pi) * np.exp(-u * u)),
     "gelu": (lambda u: u * ndtr(u), gelu_slope),
     "tanh": (np.tanh, lambda u: 1.0 / np.cosh(u) ** 2),
@@ -34,10 +37,10 @@ CASES = [(1.0, 1.0, 0.3), (0.4, 1.7, -0.8), (2.5, 0.1, 0.95), (1.3, 1.3, 0.0)]
 
 def quadrature(function, q_x, q_y, rho):
     """Gaussian average of a product, in polar coordinates cut at the kinks of a piecewise linear function."""
-    if function in (FUNCTIONS["relu"][0], FUNCTIONS["relu"][1], *FUNCTIONS["leaky-relu"], *FUNCTIONS["linear"]):
+    if any(function in FUNCTIONS[name] for name in ("relu", "relu-2", "relu-3", "leaky-relu", "linear")):
         # f(r u) = r^p f(u) with the same p in both factors: the radial integral is exact, the angle is smooth by pieces.
-        degree = 1.0 if abs(float(function(np.array(2.0))) - 2.0) < 1e-12 else 0.0
-        radial = 2.0 if degree else 1.0
+        degree = round(float(np.log2(function(np.array(2.0)) / function(np.array(1.0)))))
+        radial = 2.0**degree * factorial(degree)
         tilt = np.arcsin(rho)
         edges = np.unique(np.mod([np.pi / 2, 3 * np.pi / 2, -tilt, np.pi - tilt, 0.0], 2 * np.pi))
         edges = np.append(edges, edges[0] + 2 * np.pi)
@@ -86,8 +89,9 @@ def test_slope_dual_is_the_derivative_in_the_covariance(activation):
         step = 1e-4
         values = [float(of_covariance(jnp.asarray(k + j * step))) for j in (-2, -1, 1, 2)]
         slope = float(value_and_slope(activation, jnp.asarray(q_x), jnp.asarray(q_y), jnp.asarray(1.0 - rho))[1])
-    # Five-point difference: truncation of order step^4, rounding 1e-16 / step.
-    assert abs((values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step) - slope) < 1e-11
+    # Five-point difference: truncation of order step^4, rounding 1e-16 / step of the value.
+    difference = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step)
+    assert abs(difference - slope) < 1e-11 * max(1.0, values[0])
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

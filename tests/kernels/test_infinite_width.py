@@ -170,6 +170,8 @@ ACT = {
     "relu": lambda h: np.maximum(h, 0),
     "leaky-relu": lambda h: np.where(h > 0, h, 0.01 * h),
     "linear": lambda h: h,
+    "relu-2": lambda h: np.maximum(h, 0) ** 2,
+    "relu-3": lambda h: np.maximum(h, 0) ** 3,
     "erf": erf,
     "gelu": lambda h: h * ndtr(h),
     "tanh": np.tanh,

@@ -133,7 +133,7 @@ def test_rotary_logits_depend_on_relative_positions_only():
     assert abs(logit(2, 1) - logit(5, 1)) > 1e-2
 
 
-@pytest.mark.parametrize("name", ["gelu", "leaky-relu", "tanh", "silu", "erf"])
+@pytest.mark.parametrize("name", ["gelu", "leaky-relu", "tanh", "silu", "erf", "relu-2", "relu-3"])
 def test_activations_and_their_derivatives_are_the_usual_ones(name):
     usual = {
         "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -141,6 +141,8 @@ def test_activations_and_their_derivatives_are_the_usual_ones(name):
         "tanh": jnp.tanh,
         "silu": jax.nn.silu,
         "erf": jax.scipy.special.erf,
+        "relu-2": lambda x: jnp.maximum(x, 0) ** 2,
+        "relu-3": lambda x: jnp.maximum(x, 0) ** 3,
     }[name]
     x = jnp.linspace(-6, 6, 998)
     for derivative in (lambda f: f, lambda f: jax.vmap(jax.grad(f)), lambda f: jax.vmap(jax.grad(jax.grad(f)))):

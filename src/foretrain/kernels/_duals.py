@@ -44,13 +44,16 @@ def dual(activation: str, negative_slope: float = 0.0) -> Dual:
         return _piecewise_linear(negative_slope)
     if activation == "linear":
         return _piecewise_linear(1.0)
+    if activation in _POWERS:
+        return _power_of_relu(_POWERS[activation])
     if activation == "gelu":
         return Dual(_gelu_mean_square, _gelu_slope_square, _gelu_pair)
     return _error_functions(activation)
 
 
 PIECEWISE_LINEAR = ("relu", "leaky-relu", "linear")
-ACTIVATIONS = (*PIECEWISE_LINEAR, "erf", "gelu", "tanh")
+_POWERS = {"relu-2": 2, "relu-3": 3}
+ACTIVATIONS = (*PIECEWISE_LINEAR, *_POWERS, "erf", "gelu", "tanh")
 
 
 def _piecewise_linear(a: float) -> Dual:
@@ -66,6 +69,32 @@ def _piecewise_linear(a: float) -> Dual:
         return gap - b * _segment(angle) / jnp.pi, half * (1.0 - b * angle / jnp.pi) + 0.0 * (q_x + q_y)
 
     return Dual(lambda q: half * q, lambda q: half + 0.0 * q, pair)
+
+
+def _power_of_relu(n: int) -> Dual:
+    r"""max(u, 0)^n: arc-cosine kernels of degree n and n - 1 (arXiv 0911.0601, equations 3 to 8).
+
+    $\langle\varphi\varphi\rangle=(q_xq_y)^{n/2}J_n(\theta)/2\pi$ with $J_n(0)=\pi(2n-1)!!$, and $\varphi'$ is $n$ times the power
+    $n-1$.
+    """
+    odd = {1: 1.0, 2: 3.0, 3: 15.0}  # (2n - 1)!!
+
+    def pair(q_x: Array, q_y: Array, gap: Array) -> tuple[Array, Array]:
+        angle = angle_of_gap(gap)
+        slope = 0.5 * n * n * (q_x * q_y) ** (0.5 * (n - 1)) * _arc_cosine(n - 1, angle) / jnp.pi
+        return 1.0 - _arc_cosine(n, angle) / (odd[n] * jnp.pi), slope
+
+    return Dual(lambda q: 0.5 * odd[n] * q**n, lambda q: 0.5 * n * n * odd[n - 1] * q ** (n - 1), pair)
+
+
+def _arc_cosine(n: int, angle: Array) -> Array:
+    """$J_n$ of arXiv 0911.0601 for n = 1, 2, 3."""
+    sine, cosine, rest = jnp.sin(angle), jnp.cos(angle), jnp.pi - angle
+    if n == 1:
+        return sine + rest * cosine
+    if n == 2:
+        return 3.0 * sine * cosine + rest * (1.0 + 2.0 * cosine**2)
+    return sine * (4.0 + 11.0 * cosine**2) + rest * cosine * (9.0 + 6.0 * cosine**2)
 
 
 def angle_of_gap(gap: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:

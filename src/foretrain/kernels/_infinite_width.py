@@ -36,7 +36,7 @@ def normalizing_variance(activation: str, negative_slope: float = 0.01) -> float
     r"""$1/\langle\varphi(z)^2\rangle$ for $z\sim\mathcal N(0,1)$: the weight variance that keeps a unit variance at one.
 
     Args:
-        activation: One of `relu`, `leaky-relu`, `linear`, `erf`, `gelu`, `tanh`.
+        activation: One of `relu`, `relu-2`, `relu-3`, `leaky-relu`, `linear`, `erf`, `gelu`, `tanh`.
         negative_slope: Slope for negative arguments; read by `leaky-relu` only.
 
     Example:
@@ -124,7 +124,8 @@ class NNGP(InfiniteWidthKernel):
 
     Args:
         depth: Number of hidden layers; 0 is the linear kernel $v_{in}x\cdot y/D$.
-        activation: `relu`, `leaky-relu`, `linear`, `erf`, `gelu` (exact, $u\Phi(u)$) or `tanh`.
+        activation: `relu`, its powers `relu-2` and `relu-3`, `leaky-relu`, `linear`, `erf`, `gelu` (exact, $u\Phi(u)$) or
+            `tanh`.
         weight_variance: $v_w$ of every layer but the first, the readout included; by default the one that normalizes the
             activation, $1/\langle\varphi(z)^2\rangle$ at unit variance (2 for `relu`).
         bias_variance: $v_b$ of the hidden layers, and of the readout if `readout_bias`.

@@ -31,6 +31,8 @@ def _tanh_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arr
 # (4 times faster), no selections.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
+    "relu-2": lambda x: jnp.square(jax.nn.relu(x)),
+    "relu-3": lambda x: jnp.square(jax.nn.relu(x)) * jax.nn.relu(x),
     "leaky-relu": lambda x: jax.nn.relu(x) - 0.01 * jax.nn.relu(-x),
     "tanh": _tanh,
     "erf": jax.scipy.special.erf,

@@ -9,7 +9,7 @@ from foretrain._declaration import choice, flag, integer, number
 from foretrain.parameterization import SCHEMES
 from foretrain.problems._models import AbstractModel
 
-NETWORK_ACTIVATIONS = ("relu", "leaky-relu", "tanh", "erf", "gelu", "silu", "linear")
+NETWORK_ACTIVATIONS = ("relu", "relu-2", "relu-3", "leaky-relu", "tanh", "erf", "gelu", "silu", "linear")
 NORMS = ("none", "layernorm", "rmsnorm")
 POSITIONS = ("learned", "rotary")
 

@@ -6,6 +6,7 @@ from foretrain.tasks._base import AbstractSpectralTask as AbstractSpectralTask
 from foretrain.tasks._base import AbstractTask as AbstractTask
 from foretrain.tasks._base import AbstractTokenTask as AbstractTokenTask
 from foretrain.tasks._cifar import CIFAR10 as CIFAR10
+from foretrain.tasks._circle import Circle as Circle
 from foretrain.tasks._data import DataSet as DataSet
 from foretrain.tasks._data import Standardization as Standardization
 from foretrain.tasks._images import Digits as Digits
@@ -19,5 +20,5 @@ from foretrain.tasks._text import Text as Text
 from foretrain.tasks._tokens import Tokens as Tokens
 
 TASKS: dict[str, type[AbstractTask]] = {
-    task.kind: task for task in (PowerLaw, SpectrumTask, Isotropic, Digits, FashionMNIST, CIFAR10, Arrays, Text)
+    task.kind: task for task in (PowerLaw, SpectrumTask, Isotropic, Digits, FashionMNIST, CIFAR10, Circle, Arrays, Text)
 }
