@@ -5,7 +5,8 @@ With them the claims about width and about attention networks that the same tabl
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -250,27 +251,49 @@ def _training(optimizer: str, rates: tuple[float, ...] | float, steps: int) -> N
     )
 
 
-def _drifts(found: Transfer, flat: Sequence[str], words: str, moving: str) -> list[Claim]:
-    """One claim for each scheme: flat ones within 0.1 up to noise, others beyond it by two standard errors."""
-    claims = []
-    for row in found.drift:
-        scheme, exponent, error = row["parameterization"], row["exponent"], row["stderr"]
-        still = scheme in flat
-        good = abs(exponent) <= 0.1 + 2 * error if still else abs(exponent) > 0.1 + 2 * error
-        claims.append(
-            Claim(
-                PAPER,
-                f"the best learning rate {'does not move' if still else 'moves'} with {words} under {scheme}",
-                "flat" if still else moving,
-                0.0 if still else NAN,
-                exponent,
-                error,
-                "reproduced" if good else "not reproduced",
-                f"drift exponent d ln(best rate) / d ln({found.axis}) over {found.axis} {_range(found)}: "
-                f"{'within 0.1 up to' if still else 'beyond 0.1 by more than'} two standard errors",
-            )
+def _drifts(found: Transfer, flat: Sequence[str], words: str) -> list[Claim]:
+    """One claim for each scheme: that the best rate of those in `flat` does not move, that those of the others do."""
+    return [
+        drift_claim(
+            f"the best learning rate {'does not move' if scheme in flat else 'moves'} with {words} under {scheme}",
+            verdict,
+            drift,
+            moves=scheme not in flat,
+            setting=f"{found.axis} {_range(found)}",
         )
-    return claims
+        for verdict, drift in zip(found.verdicts, found.drift, strict=True)
+        for scheme in (drift["parameterization"],)
+    ]
+
+
+def drift_claim(
+    claim: str, verdict: Mapping[str, Any], drift: Mapping[str, Any], *, moves: bool, setting: str
+) -> Claim:
+    """The claim that something best moves with size, or that it does not, by the verdict that `transfer` gives.
+
+    A sweep that is too coarse for a verdict shows neither, so it does not reproduce the claim, and the reason begins with *undecided*.
+    Without two optima inside the grid there is no exponent, and the claim counts as not run.
+
+    Args:
+        claim: In words.
+        verdict: A row of `Transfer.verdicts`.
+        drift: The row of `Transfer.drift` that belongs to it.
+        moves: Whether the claim is that it moves.
+        setting: What was varied.
+    """
+    shown = verdict["verdict"] == ("drifts" if moves else "transfers")
+    unknown = math.isnan(drift["exponent"]) and verdict["verdict"] == "undecided"
+    advice = "".join(f"; to decide: {text}" for text in verdict["advice"]) if verdict["verdict"] == "undecided" else ""
+    return Claim(
+        PAPER,
+        claim,
+        "drifts" if moves else "flat",
+        NAN if moves else 0.0,
+        drift["exponent"],
+        drift["stderr"],
+        "reproduced" if shown else "not run" if unknown else "not reproduced",
+        f"{verdict['sentence']} ({setting}){advice}",
+    )
 
 
 def _range(found: Transfer) -> str:
@@ -298,7 +321,7 @@ def _learning_rate_over_depth(fast: bool) -> list[Claim]:
             seeds=seeds,
         )
         words = f"depth, {'without norms' if norm == 'none' else 'with LayerNorm'}, Adam,"
-        found += _drifts(swept, ("mup-depth", "completep"), words, "drifts")
+        found += _drifts(swept, ("mup-depth", "completep"), words)
     return found
 
 
@@ -308,7 +331,7 @@ def _learning_rate_over_width(fast: bool) -> list[Claim]:
     widths = (32, 128, 512) if fast else (64, 128, 256, 512, 1024)
     model = MLP(width=widths, depth=3, parameterization=("mup", "sp"), base_width=widths[0])
     swept = transfer(Problem(_task(), model, _training("adam", _rates(-12, -2), steps)), [steps], seeds=seeds)
-    found = _drifts(swept, ("mup",), "width, Adam,", "drifts")
+    found = _drifts(swept, ("mup",), "width, Adam,")
     losses, errors = (swept.curves.values(f"train_loss{end}")[0, ..., -1] for end in ("", "_stderr"))
     best = int(np.argmin(losses[0]))
     gaps = np.diff(losses[:, best]) / np.hypot(errors[:-1, best], errors[1:, best])
@@ -343,27 +366,12 @@ def _other_hyperparameters(fast: bool) -> list[Claim]:
     found = []
     for name, problem in sweeps.items():
         swept = transfer(problem, [steps], seeds=seeds)
-        row = swept.drift[0]
         edges = sum(optimum["status"] == "edge of stability" for optimum in swept.optima)
-        located = math.isfinite(row["exponent"])
-        good = abs(row["exponent"]) <= 0.1 + 2 * row["stderr"]
-        found.append(
-            Claim(
-                PAPER,
-                f"the best {name} does not move with depth under mup-depth",
-                "flat",
-                0.0,
-                row["exponent"],
-                row["stderr"],
-                ("reproduced" if good else "not reproduced") if located else "not run",
-                f"SGD with momentum at learning rate {rate}, depths {depths[0]} to {depths[-1]}: drift within 0.1 up to two standard errors"
-                + (
-                    f"; at {edges} of {len(depths)} depths the best is the last value before divergence"
-                    if edges
-                    else ""
-                ),
-            )
-        )
+        setting = f"SGD with momentum at learning rate {rate}, depth {_range(swept)}"
+        if edges:
+            setting += f"; at {edges} of {len(depths)} depths the best is the last value before divergence"
+        claim = f"the best {name} does not move with depth under mup-depth"
+        found.append(drift_claim(claim, swept.verdicts[0], swept.drift[0], moves=False, setting=setting))
     return found
 
 
