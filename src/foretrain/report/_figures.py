@@ -26,7 +26,8 @@ def plot_curves(curves: LearningCurves, path: str | os.PathLike | None = None) -
     """A figure of one result: predicted curves as lines, sampled ones as points with ± 1 standard error.
 
     Colour follows one axis (`width` first), panels another (`samples` first); both axes of each panel are logarithmic
-    wherever the values span more than a decade and are positive. Beyond twelve panels the first twelve are drawn, and the
+    wherever the values span more than a decade and are positive. A sweep of more learning rates than times is drawn over the
+    rate, with a diamond at the best rate of each curve. Beyond twelve panels the first twelve are drawn, and the
     figure says so.
 
     Args:
@@ -166,7 +167,7 @@ def _draw(grid: Grid, who: str, *, residual: bool) -> Any:
     ratios = [2.6, 1.0] * rows if residual else [1.0] * rows
     cells = figure.add_gridspec(len(ratios), columns, height_ratios=ratios)
     tints = colours(grid.coords[colour]) if colour else [ordered(1)[0]]
-    limits = _vertical(quantity)
+    limits = _vertical(quantity, over_rates=grid.horizontal == "learning_rate")
     reach = _residual_reach(quantity)
     for number, index in enumerate(shown):
         row, column = divmod(number, columns)
@@ -202,9 +203,13 @@ def _pick(values: np.ndarray, grid: Grid, where: dict[str, int], colour: str | N
     return values[tuple(entry if a == colour else where[a] for a in grid.axes)]
 
 
-def _vertical(quantity: Quantity) -> tuple[float, float, bool]:
-    values = np.concatenate([quantity.theory.ravel(), quantity.measured.ravel()])
-    values = values[np.isfinite(values)]
+def _vertical(quantity: Quantity, *, over_rates: bool) -> tuple[float, float, bool]:
+    """Lower and upper end, and whether logarithmic; curves over rates leave the panel at the edge of stability."""
+    parts = [v for v in (quantity.theory, quantity.measured) if np.isfinite(v).any()]
+    values = np.concatenate([v[np.isfinite(v)] for v in parts]) if parts else np.zeros(0)
+    if over_rates and values.size:
+        slowest = np.concatenate([v[..., 0][np.isfinite(v[..., 0])] for v in parts])
+        values = values[values <= 1.5 * np.max(slowest, initial=values.min())]
     if not values.size:
         return 0.0, 1.0, False
     if np.all(values > 0):
@@ -249,6 +254,11 @@ def _curves_panel(
         bars = np.where(np.isfinite(stderr), stderr, 0.0)
         axes.errorbar(place, np.where(np.isfinite(measured), measured, np.nan), yerr=bars, fmt="o", ms=2.6, mew=0.6,
                       mfc="white", color=tint, elinewidth=0.8, capsize=0, zorder=4)  # fmt: skip
+        if grid.horizontal == "learning_rate":
+            shown = measured if np.isfinite(measured).any() else theory
+            if np.isfinite(shown).any():
+                best = np.nanargmin(np.where(np.isfinite(shown), shown, np.nan))
+                axes.plot(place[best], shown[best], "D", ms=4.5, mfc=tint, mec="white", mew=0.7, zorder=5)
         lost = np.isposinf(theory) | np.isposinf(measured)
         _arrows(axes, place[lost], high, "^", tint)
     if log:
@@ -337,5 +347,7 @@ def _legend(figure: Any, grid: Grid, quantity: Quantity, colour: str | None, tin
         handles.append(Line2D([], [], color=_QUIET, lw=1.3, label="theory"))
     if np.isfinite(quantity.measured).any():
         handles.append(Line2D([], [], color=_QUIET, marker="o", ms=3, mfc="white", ls="", label="trained, ± 1 s.e."))
+    if grid.horizontal == "learning_rate":
+        handles.append(Line2D([], [], color=_QUIET, marker="D", ms=4, ls="", label="best rate of the grid"))
     figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 6), fontsize=7, frameon=False,
                   labelcolor=INK["light"], handlelength=1.6, columnspacing=1.4)  # fmt: skip

@@ -12,6 +12,10 @@ from foretrain.curves import Comparison, LearningCurves
 from foretrain.errors import InvalidInput
 
 LOSSES = ("test_loss", "train_loss")
+# A sweep of more learning rates than this is looked at over the rate, unless there are as many times.
+_FEW_RATES = 4
+# The first of these that varies gives the colour.
+_COLOURS = ("width", "width_ratio")
 # Without time, the first of these that varies becomes the horizontal axis.
 _HORIZONTAL = ("time", "samples", "width", "ridge", "learning_rate")
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -83,7 +87,8 @@ class Grid:
         """The axes for colour, for panels, and the rest; axes with one entry come last."""
         varied = [a for a in self.axes if len(self.coords[a]) > 1]
         ranked = varied + [a for a in self.axes if a not in varied]
-        colour = "width" if "width" in varied else (ranked[0] if ranked else None)
+        preferred = [a for a in _COLOURS if a in varied]
+        colour = (preferred or ranked or [None])[0]
         rest = [a for a in ranked if a != colour]
         panels = "samples" if "samples" in rest and "samples" in varied else (rest[0] if rest else None)
         return colour, panels, tuple(a for a in rest if a != panels)
@@ -171,7 +176,8 @@ def _union(parts: list[np.ndarray]) -> np.ndarray:
 
 def _horizontal(coords: Mapping[str, np.ndarray]) -> str:
     if "time" in coords:
-        return "time"
+        rates = coords.get("learning_rate", np.zeros(0))
+        return "learning_rate" if len(rates) > max(_FEW_RATES, len(coords["time"])) else "time"
     numeric = [d for d, v in coords.items() if v.dtype.kind == "f" and len(v) > 1]
     preferred = [d for d in _HORIZONTAL if d in numeric]
     return (preferred or numeric or [""])[0]
