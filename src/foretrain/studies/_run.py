@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from foretrain.curves import LearningCurves, combine_messages
 from foretrain.errors import ForetrainWarning
-from foretrain.problems import NetworkTraining, protocol_times
+from foretrain.problems import protocol_times
 from foretrain.studies._store import Store
 from foretrain.studies._study import Study
 
@@ -138,7 +138,7 @@ def pool(pieces: Sequence[LearningCurves]) -> LearningCurves:
 
         status, edges = variables["status"][1], variables["max_stable_lr"][1]
         messages = [divergence_message(int(gone), status.size, edges, first.attrs["training"])]
-    elif gone and first.attrs["training"] == NetworkTraining.kind:
+    elif gone:
         from foretrain.training._network_train import divergence_message as of_networks
 
         messages = [of_networks(int(gone), variables["status"][1].size)]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int32
 
-from foretrain.problems import SGD, OnePassSGD
+from foretrain.problems import AbstractProtocol
 
 # Steps whose batches are drawn together: at most so many steps, so many indices, and so many entries of permutations. Part of
 # what a seed means: changing them changes every trajectory.
@@ -55,8 +55,8 @@ def consecutive_batches(batch_size: int) -> Iterator[Batches]:
         block = block + np.int32(steps * batch_size)
 
 
-def step_sizes(protocol: SGD | OnePassSGD, times: Times) -> Float[np.ndarray, " steps"]:
+def step_sizes(protocol: AbstractProtocol, times: Times) -> Float[np.ndarray, " steps"]:
     """The learning rate of every step up to the latest time."""
-    steps = int(np.max(times))
-    factors = np.ones(steps) if protocol.schedule is None else protocol.schedule.factors(steps)
-    return protocol.learning_rate * factors  # type: ignore[return-value, operator]
+    steps, schedule = int(np.max(times)), getattr(protocol, "schedule", None)
+    factors = np.ones(steps) if schedule is None else schedule.factors(steps)
+    return protocol.learning_rate * factors  # type: ignore[attr-defined]

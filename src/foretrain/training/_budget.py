@@ -106,6 +106,26 @@ def stepping_cost(
     return Cost(8 * (most + 2 * steps), students * steps * seconds * _SPEED)
 
 
+def stepped_network_cost(
+    weights: Sequence[int], data: int, fresh: int, steps: int, momentum: bool, per_block: int
+) -> Cost:
+    """What one seed of a network costs whose matrices move by an outer product in every step.
+
+    Args:
+        weights: Entries of every matrix.
+        data: Entries of the samples that are used again in every step.
+        fresh: Random numbers of a step on fresh samples.
+        steps: Of all runs together.
+        momentum: Whether every weight has a velocity.
+        per_block: Steps whose random numbers are drawn together.
+    """
+    entries = sum(weights)
+    numbers = (5 if momentum else 3) * entries + 2 * data + fresh * per_block
+    # Two products and the move of a matrix take the time of some twenty reads an entry.
+    seconds = 20 * _STEP + (20 * entries + 4 * data) * _READ + fresh * _DRAW
+    return Cost(8 * numbers, steps * seconds * _SPEED)
+
+
 def plan_workers(cost: Cost, seeds: int) -> int:
     """How many seeds may run at once.
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from foretrain.curves import LearningCurves
 from foretrain.problems import SGD, OnePassSGD, Problem
+from foretrain.training._network_train import divergence_message as divergence_of_networks
 from foretrain.training._sampling import mean_and_error
 
 # Axes whose points share the random numbers of a draw. With the axes of the protocol, which share its decomposition too,
@@ -18,17 +19,37 @@ SIZES = ("noise", "width", "ensemble", "samples")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SeedResult:
-    """All sizes of one seed; `edge` is the largest stable learning rate, NaN for protocols without one."""
+    """All sizes of one seed.
+
+    `edge` is the largest stable learning rate, NaN for protocols and models without one; `readout_norm` belongs to the two-layer
+    linear model.
+    """
 
     test_loss: Float[np.ndarray, "noise width ensemble protocol samples time"]
     train_loss: Float[np.ndarray, "noise width ensemble protocol samples time"]
     edge: Float[np.ndarray, "width protocol samples"]
+    readout_norm: Float[np.ndarray, "noise width ensemble protocol samples time"] | None = None
 
     @classmethod
-    def empty(cls, noises: int, widths: int, ensembles: int, protocols: int, samples: int, times: int) -> "SeedResult":
+    def empty(
+        cls,
+        noises: int,
+        widths: int,
+        ensembles: int,
+        protocols: int,
+        samples: int,
+        times: int,
+        *,
+        readout_norm: bool = False,
+    ) -> "SeedResult":
         """Room for the results, all NaN."""
         shape = (noises, widths, ensembles, protocols, samples, times)
-        return cls(np.full(shape, np.nan), np.full(shape, np.nan), np.full((widths, protocols, samples), np.nan))
+        return cls(
+            np.full(shape, np.nan),
+            np.full(shape, np.nan),
+            np.full((widths, protocols, samples), np.nan),
+            np.full(shape, np.nan) if readout_norm else None,
+        )
 
 
 def values_of(part: Any, name: str, default: Any = None) -> list:
@@ -64,7 +85,7 @@ def collect(
     rates = [name for name in axes if is_rate(problem, name)]
     outer = [len(values) for values in looped.values()]
 
-    def gathered(take: Callable[[SeedResult], np.ndarray], inner: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    def gathered(take: Callable[[SeedResult], Any], inner: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         """One array over (seed, looped axes, inner axes) with its names, the axis `protocol` split into its own axes."""
         array = np.array([[take(piece[seed]) for piece in pieces.values()] for seed in seeds])
         names, shape = [*looped], [len(seeds), *outer]
@@ -82,11 +103,17 @@ def collect(
     inner = ("noise", "width", "ensemble", "protocol", "samples", "time")
     averaged("test_loss", *gathered(lambda result: result.test_loss, inner), wanted)
     averaged("train_loss", *gathered(lambda result: result.train_loss, inner), wanted)
+    first = next(iter(next(iter(pieces.values())).values()))
+    if first.readout_norm is not None:
+        averaged("readout_norm", *gathered(lambda result: result.readout_norm, inner), wanted)
     gone = np.isinf(variables["test_loss"][1])
     gone = gone if times is None else gone.any(axis=-1)
     variables["status"] = (tuple(axes), np.where(gone, "diverged", "ok"))
     messages = []
-    if hasattr(problem.training, "learning_rate"):
+    if np.all(np.isnan(first.edge)):
+        if np.any(gone):
+            messages.append(divergence_of_networks(int(np.sum(gone)), gone.size))
+    else:
         edges, names = gathered(lambda result: result.edge, ("width", "protocol", "samples"))
         kept = [name for name in axes if name in names and name != "learning_rate"]
         averaged("max_stable_lr", edges, names, kept)

@@ -18,6 +18,7 @@ from foretrain.problems import (
     SGD,
     AbstractNetwork,
     AbstractProtocol,
+    DeepLinear,
     Kernel,
     NetworkTraining,
     OnePassSGD,
@@ -30,6 +31,7 @@ from foretrain.training._average import average_descent
 from foretrain.training._budget import data_cost, linear_cost, plan_workers, stepping_cost
 from foretrain.training._collect import SIZES, SeedResult, collect, is_rate, values_of
 from foretrain.training._data_student import data_draws
+from foretrain.training._deep_linear_train import deep_linear_work, untrainable_deep_linear
 from foretrain.training._descend import descend
 from foretrain.training._draw import Draw
 from foretrain.training._evolution import evolve
@@ -60,6 +62,8 @@ def untrainable(problem: Problem) -> str | None:
     task, model, training = problem.parts()
     if isinstance(model, AbstractNetwork) or isinstance(training, NetworkTraining):
         return untrainable_network(task, model, training)
+    if isinstance(model, DeepLinear):
+        return untrainable_deep_linear(task, model, training)  # type: ignore[arg-type]
     if not isinstance(model, (RandomFeatures, Kernel)):
         return f"no trainer for the model {model.kind!r}"
     width, samples = float(model.width), training.samples  # type: ignore[arg-type, attr-defined]
@@ -147,7 +151,7 @@ def train(
     grid = protocol_times(problem.training, times, "train")
     if isinstance(problem.training, NetworkTraining) and grid is not None:
         check_steps(problem.training, grid, "train")
-    elif isinstance(problem.training, (SGD, OnePassSGD)) and grid is not None and np.any(np.isinf(grid)):
+    elif _is_stepped(problem) and grid is not None and np.any(np.isinf(grid)):
         raise WrongKey("train", "times", f"expected finite numbers of steps for {problem.training.kind!r}, got inf")
     numbers = _seeds(seeds, seed)
     averaged = _averaged(problem, minibatches)
@@ -187,6 +191,12 @@ def train(
     return _finished(collect(problem, grid, looped, pieces, numbers, facts), interrupted)
 
 
+def _is_stepped(problem: Problem) -> bool:
+    """Whether training goes step by step, so that it has no end point."""
+    stochastic = isinstance(problem.training, (SGD, OnePassSGD))
+    return stochastic or (problem.training.discrete and isinstance(problem.model, DeepLinear))
+
+
 def _finished(curves: LearningCurves, interrupted: bool) -> LearningCurves:
     """The curves, after saying what there is to say."""
     for message in curves.messages:
@@ -213,6 +223,11 @@ def _averaged(problem: Problem, minibatches: str) -> bool:
         )
     if minibatches == "sampled":
         return False
+    if isinstance(problem.model, DeepLinear):
+        raise InvalidInput(
+            f"train(minibatches): the model {problem.model.kind!r} is not linear in its weights, so that no average over minibatches "
+            "is known; leave it out."
+        )
     if not isinstance(problem.training, (SGD, OnePassSGD)):
         raise InvalidInput(
             f"train(minibatches): {problem.training.kind!r} has no minibatches to average over; leave it out."
@@ -246,6 +261,9 @@ def _worker(
     noises, ensembles = values_of(task, "noise", 0.0), values_of(model, "ensemble")
     widths, samples = values_of(model, "width"), values_of(training, "samples")
     protocols = _protocols(training)  # type: ignore[arg-type]
+    if isinstance(model, DeepLinear):
+        stepped, cost = deep_linear_work(task, model, protocols, noises, times)  # type: ignore[arg-type]
+        return stepped, plan_workers(cost, seeds)
     students = max(ensembles)
     count = 1 if times is None else len(times)
     draws: Callable[[int], Iterator[tuple[int, int, Draw]]]
