@@ -12,6 +12,7 @@ from foretrain.training._evolution import evolve as evolve
 from foretrain.training._filters import diverged as diverged
 from foretrain.training._filters import max_stable_learning_rate as max_stable_learning_rate
 from foretrain.training._filters import spectral_filters as spectral_filters
+from foretrain.training._initial_kernel import InitialKernel as InitialKernel
 from foretrain.training._linear_student import linear_draws as linear_draws
 from foretrain.training._linear_student import refine as refine
 from foretrain.training._network_runs import NetworkRuns as NetworkRuns
