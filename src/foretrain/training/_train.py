@@ -24,6 +24,7 @@ from foretrain.problems import (
     OnePassSGD,
     Problem,
     RandomFeatures,
+    TwoLayerLinear,
     protocol_times,
 )
 from foretrain.tasks import AbstractDataTask, AbstractSpectralTask, DataSet
@@ -40,6 +41,7 @@ from foretrain.training._linear_student import explicit_modes, linear_draws
 from foretrain.training._network_checks import check_steps, untrainable_network
 from foretrain.training._network_train import has_network, train_networks
 from foretrain.training._sampling import Progress, run_seeds
+from foretrain.training._two_layer_train import two_layer_work, untrainable_two_layer
 
 _LARGEST_SEED = 2**32
 MINIBATCHES = ("sampled", "averaged")
@@ -64,7 +66,11 @@ def untrainable(problem: Problem) -> str | None:
         return untrainable_network(task, model, training)
     if isinstance(model, DeepLinear):
         return untrainable_deep_linear(task, model, training)  # type: ignore[arg-type]
-    if not isinstance(model, (RandomFeatures, Kernel)):
+    if isinstance(model, TwoLayerLinear):
+        reason = untrainable_two_layer(task, model, training)  # type: ignore[arg-type]
+        if reason is not None:
+            return reason
+    elif not isinstance(model, (RandomFeatures, Kernel)):
         return f"no trainer for the model {model.kind!r}"
     width, samples = float(model.width), training.samples  # type: ignore[arg-type, attr-defined]
     if math.isfinite(width) and (width != int(width) or width < 1):
@@ -108,6 +114,10 @@ def train(
     own test rows. One pass over data takes its rows in order, each once (students of an ensemble see the same rows); one pass
     over a spectral task draws fresh Gaussian ones.
 
+    `two-layer-linear` has the features of `random-features` and learns them: its flow is integrated exactly, its discrete protocols
+    are stepped. `deep-linear` is stepped with the raw rate `learning_rate` $\times\gamma_0^2N$ on all of its weights; the ratios of its
+    sizes must give whole numbers of the task's dimensions.
+
     Networks are trained whole, as `NetworkTraining` says, by `run_network`: all seeds and rates of a size share one compiled program,
     and other axes are looped over. A seed fixes initial weights, training rows and the order of the batches, at most 2048 rows (256
     windows of tokens) test. Losses of cross-entropy are means of negative log-likelihoods; `accuracy` is there where there are
@@ -116,7 +126,8 @@ def train(
     For the other models, time and learning rate belong to $\frac1{2P}\sum_\mu|y_\mu-f(x_\mu)|^2$, `ridge` to $\frac1P|y-f|^2+\text{ridge}|W|^2$.
 
     Args:
-        problem: A problem or a grid of problems: `random-features` and `kernel`, or networks with their training.
+        problem: A problem or a grid of problems: `random-features`, `kernel`, `two-layer-linear`, `deep-linear`, or networks with
+            their training.
         times: As for `solve`.
         seeds: How many independent draws are averaged.
         seed: The draws are numbered `seed`, ..., `seed + seeds - 1`; the same numbers give the same draws in any sweep.
@@ -132,9 +143,12 @@ def train(
         `test_loss` and `train_loss`, means of squared errors without a factor one half and summed over outputs, each with
         `_stderr`, the standard error of the mean over seeds (NaN for one seed); `test_loss` leaves the label noise out.
         `status` without time; `diverged` where any seed's learning rate was past its own edge, with losses `inf`;
-        for stochastic gradient descent, where the losses of any seed grew to a million times what they were.
-        `max_stable_lr` and `_stderr` for protocols with a learning rate: the edge of full-batch descent on the same draw, also
-        for stochastic gradient descent, which small batches make unstable below it. Divergence also warns, and names the edge.
+        for stochastic gradient descent, where the losses of any seed grew to a million times what they were; for `two-layer-linear`,
+        `deep-linear` and networks, to a thousand times.
+        `readout_norm` and `_stderr` for `two-layer-linear`.
+        `max_stable_lr` and `_stderr` for `random-features` and `kernel` under protocols with a learning rate: the edge of
+        full-batch descent on the same draw, also for stochastic gradient descent, which small batches make unstable below it.
+        Divergence also warns, and names the edge.
 
     Raises:
         UnsupportedProblem: A size of the grid cannot be trained; says which and names `solve`.
@@ -194,7 +208,7 @@ def train(
 def _is_stepped(problem: Problem) -> bool:
     """Whether training goes step by step, so that it has no end point."""
     stochastic = isinstance(problem.training, (SGD, OnePassSGD))
-    return stochastic or (problem.training.discrete and isinstance(problem.model, DeepLinear))
+    return stochastic or (problem.training.discrete and isinstance(problem.model, (DeepLinear, TwoLayerLinear)))
 
 
 def _finished(curves: LearningCurves, interrupted: bool) -> LearningCurves:
@@ -223,7 +237,7 @@ def _averaged(problem: Problem, minibatches: str) -> bool:
         )
     if minibatches == "sampled":
         return False
-    if isinstance(problem.model, DeepLinear):
+    if isinstance(problem.model, (DeepLinear, TwoLayerLinear)):
         raise InvalidInput(
             f"train(minibatches): the model {problem.model.kind!r} is not linear in its weights, so that no average over minibatches "
             "is known; leave it out."
@@ -263,6 +277,9 @@ def _worker(
     protocols = _protocols(training)  # type: ignore[arg-type]
     if isinstance(model, DeepLinear):
         stepped, cost = deep_linear_work(task, model, protocols, noises, times)  # type: ignore[arg-type]
+        return stepped, plan_workers(cost, seeds)
+    if isinstance(model, TwoLayerLinear):
+        stepped, cost = two_layer_work(task, model, training, protocols, times, seeds)  # type: ignore[arg-type]
         return stepped, plan_workers(cost, seeds)
     students = max(ensembles)
     count = 1 if times is None else len(times)
