@@ -39,7 +39,10 @@ class Limit:
         return importlib.import_module(self.path)
 
 
-LIMITS: tuple[Limit, ...] = (Limit("linear", "foretrain.limits.linear"),)
+LIMITS: tuple[Limit, ...] = (
+    Limit("linear", "foretrain.limits.linear"),
+    Limit("adaptive-linear", "foretrain.limits.adaptive_linear"),
+)
 
 
 def find_limit(problem: Problem, method: str = "auto") -> Limit:

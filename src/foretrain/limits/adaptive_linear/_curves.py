@@ -1,0 +1,177 @@
+"""Curves of gradient flow at given times, with error estimates: every case on a fine and on a coarse grid."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+
+from foretrain.limits.adaptive_linear._clock import Clock, clock, clock_grid
+from foretrain.limits.adaptive_linear._contour import Contour
+from foretrain.limits.adaptive_linear._end import end_of_training, gain
+from foretrain.limits.adaptive_linear._flow import Path, flow
+from foretrain.limits.adaptive_linear._sample import sample
+from foretrain.limits.adaptive_linear._scene import Case, Scene
+from foretrain.limits.linear import measure_of
+
+# (step of the clock in log tau, spacing of the contour in log x): the result, and what it is compared with.
+FINE, COARSE = (0.05, 0.18), (0.1, 0.24)
+# First grid point of the clock, in units of the fastest time scale of the problem.
+FIRST = 0.3
+# Cases of one compiled call; their filters stay in the cache.
+BATCH = 16
+# Rows of the clock come in multiples of this, so that few programs are compiled.
+ROWS = 64
+ATTEMPTS = 6
+# Relative error that a single point of the contour sums may have.
+ROUNDING = 1e-12
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Curves:
+    """Curves of a list of cases; every array has the shape (case, time), `modes` (case, mode, time)."""
+
+    test: np.ndarray
+    train: np.ndarray
+    test_error: np.ndarray
+    train_error: np.ndarray
+    norm: np.ndarray
+    gain: np.ndarray
+    modes: np.ndarray | None
+    good: np.ndarray
+
+
+def flow_curves(
+    cases: list[Case],
+    times: Float[np.ndarray, " time"],
+    modes: Float[np.ndarray, " mode"] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Curves:
+    """Gradient flow of cases that share their eigenvalues.
+
+    Train losses contain the label noise where data are reused, and are the test losses on the population.
+
+    Args:
+        cases: the problems.
+        times: times, `inf` allowed.
+        modes: eigenvalues of the modes whose mean residuals are wanted.
+        progress: called with the number of cases done.
+    """
+    shape = (len(cases), len(times))
+    test, train, norm = (np.full(shape, np.nan) for _ in range(3))
+    errors = np.full((2, *shape), np.nan)
+    residuals = None if modes is None else np.zeros((len(cases), len(modes), len(times)))
+    good = np.ones(len(cases), bool)
+    finite = np.isfinite(times)
+    for i, case in enumerate(cases):
+        if not np.all(finite):
+            test[i, ~finite], train[i, ~finite], norm[i, ~finite] = end_of_training(case)
+            errors[:, i, ~finite] = ROUNDING * np.stack([test[i, ~finite], train[i, ~finite]])
+    if np.any(finite):
+        last = float(times[finite].max())
+        done = 0
+        for reused in (False, True):
+            group = [i for i, case in enumerate(cases) if math.isfinite(case.samples) == reused]
+            if not group:
+                continue
+            chosen = [cases[i] for i in group]
+            fine, coarse, fit = _both(chosen, last, modes)
+            for j, i in enumerate(group):
+                good[i] = fit[j]
+                values = _sampled(fine[j], times[finite])
+                other = _sampled(coarse[j], times[finite])
+                test[i, finite], train[i, finite], norm[i, finite] = values[0], values[1], values[2]
+                errors[:, i, finite] = np.abs(values[:2] - other[:2]) + ROUNDING * np.abs(values[:2])
+                if residuals is not None:
+                    residuals[i][:, finite] = sample(fine[j].time, fine[j].modes.T, times[finite]).T
+            done += len(group)
+            if progress is not None:
+                progress(done)
+    squared = norm * (1.0 + np.array([case.richness for case in cases])[:, None] * norm)
+    return Curves(
+        test, train, errors[0], errors[1], norm, gain(squared, np.array([[c.richness] for c in cases])), residuals, good
+    )
+
+
+def _sampled(path: Path, times) -> np.ndarray:
+    """Test loss, train loss and readout norm at the times."""
+    test, train = (sample(path.time, part, times) for part in (path.test, path.train))
+    # The norm begins with t^2, which its logarithm does not like.
+    early = (path.time / (1.0 + path.time / path.time[1])) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = path.norm / early
+    ratio[0] = 3.0 * ratio[1] - 3.0 * ratio[2] + ratio[3]
+    norm = sample(path.time, ratio, times) * (times / (1.0 + times / path.time[1])) ** 2
+    return np.stack([test, train, norm])
+
+
+def _both(cases: list[Case], last: float, modes) -> tuple[list[Path], list[Path], np.ndarray]:
+    """Paths on the fine and on the coarse grid that reach the last time."""
+    end = longest_clock(cases, last)
+    for _ in range(ATTEMPTS):
+        coarse, good_coarse = _paths(cases, end, COARSE, None)
+        reached = min(float(path.time[-1]) for path in coarse)
+        if reached >= last:
+            break
+        end *= max(10.0, 3.0 * last / reached)
+    fine, good_fine = _paths(cases, end, FINE, modes)
+    return fine, coarse, good_fine & good_coarse & (np.array([path.time[-1] for path in fine]) >= last)
+
+
+def _paths(cases: list[Case], end: float, level: tuple[float, float], modes) -> tuple[list[Path], np.ndarray]:
+    step, spacing = level
+    scene = Scene(cases, end, spacing)
+    ticks = _clock(scene, cases, end, step)
+    paths = []
+    size = 1 if math.isfinite(cases[0].samples) else min(BATCH, len(cases))
+    for begin in range(0, len(cases), size):
+        piece = cases[begin : begin + size]
+        # A short last batch repeats its last case.
+        path = flow(scene.x, ticks, scene.filters(piece + piece[-1:] * (size - len(piece)), modes))
+        paths += [Path(*(None if part is None else part[j] for part in path)) for j in range(len(piece))]
+    return paths, np.array([scene.good(case) for case in cases])
+
+
+def _clock(scene: Scene, cases: list[Case], end: float, step: float) -> Clock:
+    """The clock of a scene: its first step resolves the largest eigenvalue and the richest growth."""
+    powers = np.array([fastest(scene, case) for case in cases])
+    first = FIRST / max(float(scene.edges.max()), float(powers.max()))
+    first = 2.0 ** math.floor(math.log2(first))
+    rows = ROWS * math.ceil(math.log1p(end / first) / step / ROWS)
+    return _ticks(scene.contour, first, rows, step)
+
+
+@functools.lru_cache(maxsize=4)
+def _ticks(around: Contour, first: float, rows: int, step: float) -> Clock:
+    return clock(around.x, clock_grid(first, first * math.expm1((rows - 0.5) * step), step))
+
+
+def fastest(scene: Scene, case: Case) -> float:
+    r"""The rate $\sqrt\gamma\,|\hat b|$ at which the gain begins to grow."""
+    measure = scene.measure(case.spectrum)
+    power = np.sum(np.asarray(measure.signal) * np.asarray(measure.eigenvalues))
+    if math.isfinite(case.samples):
+        # |b|^2 on P samples: the signal meets the whole trace once more.
+        power += (np.sum(measure.signal) + case.noise) * np.sum(measure.trace) / case.samples
+    return math.sqrt(case.richness * max(float(power), 0.0))
+
+
+def longest_clock(cases: list[Case], last: float) -> float:
+    r"""A clock $\tau$ that most probably reaches the time `last`, a power of ten: $\tau/s(\tau)=$ `last` with the gain of infinite width."""
+    longest = last
+    for case in cases:
+        measure = measure_of(case.spectrum, 1e-30)
+        lam, signal = np.asarray(measure.eigenvalues), np.asarray(measure.signal)
+        tau = last
+        for _ in range(60):
+            learned = tau / (1.0 + lam * tau)
+            squared = float(np.sum(signal * lam * learned**2))
+            if math.isfinite(case.samples):
+                squared += min(case.noise * tau, 1e6 * case.noise)
+            tau, before = 1.5 * last * float(gain(squared, case.richness)), tau
+            if abs(tau - before) < 0.01 * tau:
+                break
+        longest = max(longest, tau)
+    return 10.0 ** math.ceil(math.log10(max(longest, 1.0)) - 1e-9)

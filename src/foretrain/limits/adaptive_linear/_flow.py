@@ -1,0 +1,99 @@
+r"""Gradient flow of the two-layer linear model: one scan over the clock, for a batch of problems.
+
+With $\varphi=\sqrt s\,\chi$ the rich dynamics is $\chi'=s^{-1/2}-x\chi$ in the clock $d\tau=s\,dt$, and the gain follows from the filter itself,
+$s=1+\gamma c$, $c=\int x\chi^2\,d\nu$ (docs/theory/adaptive-linear.md, (AL.13) to (AL.16)). A step is explicit but for one number, $m=s^{-1/2}$ at
+its end, the root of a polynomial.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from foretrain.limits.adaptive_linear._clock import STENCIL, Clock
+from foretrain.limits.linear._compile import compiled
+
+NEWTON = 6
+
+
+class Filters(NamedTuple):
+    r"""What a batch of problems integrates its filters against.
+
+    Attributes:
+        loss: $\omega F/x$: with $\psi^2$ the train loss, which on the population is the test loss; shape (problem, point).
+        norm: $\omega(F-F_a)$: with $\chi^2$ the readout norm.
+        richness: $\gamma$, one per problem.
+        pairs: $\frac12\frac{\omega\omega'}{xx'}D$ for the test loss on reused data, shape (problem, 2, point, point), or `None`.
+        modes: $\frac\omega x\frac\kappa{\lambda+\kappa}$: with $\psi$ the mean residuals, shape (problem, mode, point), or `None`.
+    """
+
+    loss: jax.Array | np.ndarray
+    norm: jax.Array | np.ndarray
+    richness: jax.Array | np.ndarray
+    pairs: jax.Array | np.ndarray | None = None
+    modes: jax.Array | np.ndarray | None = None
+
+
+class Path(NamedTuple):
+    """The dynamics on the grid of the clock; every array has the shape (problem, grid)."""
+
+    time: np.ndarray
+    norm: np.ndarray
+    train: np.ndarray
+    test: np.ndarray
+    modes: np.ndarray | None
+
+
+def flow(x, clock: Clock, filters: Filters) -> Path:
+    """The dynamics of a batch of problems on a common contour and clock."""
+    with jax.enable_x64(True):
+        path = _flow(x, clock.decay, clock.weights, clock.time_weights, filters)
+    return Path(*(None if part is None else np.asarray(part) for part in path))
+
+
+@compiled
+def _flow(x, decay, weights, time_weights, filters):
+    def one(filters):
+        def observe(psi):
+            train = (filters.loss @ (psi * psi)).real
+            test = train
+            if filters.pairs is not None:
+                test = (psi @ (filters.pairs[0] @ psi + filters.pairs[1] @ jnp.conj(psi))).real
+            modes = None if filters.modes is None else (filters.modes @ psi).real
+            return train, test, modes
+
+        def step(state, row):
+            chi, history, time = state
+            decay, weights, time_weights = row
+            known = decay * chi + history.astype(chi.dtype) @ weights[1:]
+            new = weights[0]
+            a, b, c = (
+                (filters.norm @ (left * right)).real for left, right in ((known, known), (known, new), (new, new))
+            )
+            m = solve_gain(history[0], filters.richness, a, b, c)
+            norm = a + (2.0 * b + c * m) * m
+            chi = known + new * m
+            recent = jnp.concatenate([m[None], history])
+            time = time + time_weights @ recent**2
+            psi = 1.0 - x * chi * jnp.sqrt(1.0 + filters.richness * norm)
+            return (chi, recent[:-1], time), (time, norm, *observe(psi))
+
+        zero = jnp.zeros_like(x)
+        start = (zero, jnp.ones(STENCIL - 1, x.real.dtype), jnp.zeros((), x.real.dtype))
+        before = (start[2], start[2], *observe(1.0 - zero))
+        rows = jax.lax.scan(step, start, (decay, weights, time_weights))[1]
+        return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), before, rows)
+
+    return jax.vmap(one)(filters)
+
+
+def solve_gain(guess, richness, a, b, c):
+    r"""The $m>0$ with $m^2\big(1+\gamma(a+2bm+cm^2)\big)=1$."""
+
+    def newton(_, m):
+        gain = 1.0 + richness * (a + (2.0 * b + c * m) * m)
+        slope = 2.0 * m * (gain + m * richness * (b + c * m))
+        return m - (m * m * gain - 1.0) / slope
+
+    return jax.lax.fori_loop(0, NEWTON, newton, guess, unroll=True)

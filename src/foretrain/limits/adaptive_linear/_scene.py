@@ -1,0 +1,135 @@
+"""What a group of cases shares: one spectrum's eigenvalues, one contour, the roots on it, and the filters' weights."""
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import Complex, Float
+
+from foretrain.limits.adaptive_linear._contour import Contour, contour
+from foretrain.limits.adaptive_linear._flow import Filters
+from foretrain.limits.adaptive_linear._transforms import Roots, roots
+from foretrain.limits.linear import SpectralMeasure, measure_of, spectral_edge
+from foretrain.limits.linear._measure import node_size
+from foretrain.tasks import PowerLawSpectrum, Spectrum
+
+# Chebyshev nodes of a bin in lambda: functions with poles at 45 degrees need more of them than ridges do.
+PER_BIN = 48
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    r"""One problem.
+
+    Attributes:
+        spectrum: what is learned.
+        width: $N$.
+        samples: $P$.
+        noise: variance of the label noise.
+        richness: $\gamma$.
+        rate: learning rate of discrete protocols.
+        batch: samples of a step of one-pass SGD.
+    """
+
+    spectrum: Spectrum | PowerLawSpectrum
+    width: float
+    samples: float
+    noise: float
+    richness: float
+    rate: float = math.nan
+    batch: float = math.inf
+
+    @property
+    def sizes(self) -> tuple[float, float]:
+        """$(N,P)$."""
+        return self.width, self.samples
+
+    @property
+    def eigenvalues(self):
+        """What tells spectra with different eigenvalues apart; targets may differ."""
+        law = self.spectrum
+        return (law.capacity, law.modes) if isinstance(law, PowerLawSpectrum) else law
+
+
+class Scene:
+    """Contour, roots and weights for cases with the same eigenvalues.
+
+    Args:
+        cases: the problems.
+        last: longest clock that filters must serve.
+        spacing: of the contour's points.
+        reach: factor on the spectrum's upper end; the contour crosses the axis 1.17 times further.
+    """
+
+    def __init__(self, cases: list[Case], last: float, spacing: float, reach: float = 1.0):
+        self.cases = cases
+        inner = 0.5 / last
+        self._smallest = 10.0 ** math.floor(math.log10(inner))
+        first = self.measure(cases[0].spectrum)
+        sizes = np.array([case.sizes for case in cases])
+        self.edges = np.broadcast_to(spectral_edge(first, sizes[:, 0], sizes[:, 1]), len(cases))
+        # Sweeps whose spectra end at nearly the same place share compiled programs and weights.
+        largest = 2.0 ** (math.ceil(8.0 * math.log2(reach * float(self.edges.max()))) / 8.0)
+        self.contour: Contour = contour(largest, inner, spacing)
+        distinct = sorted(set(map(tuple, sizes)))
+        padded = first.pad(node_size(first.nodes))
+        found = roots(padded, self.contour, *(np.array(column) for column in zip(*distinct, strict=True)))
+        self._roots = dict(zip(distinct, found, strict=True))
+        self._signals: dict = {}
+
+    @property
+    def x(self) -> Complex[np.ndarray, " point"]:
+        """Points of the contour."""
+        return self.contour.x
+
+    def measure(self, spectrum: Spectrum | PowerLawSpectrum) -> SpectralMeasure:
+        """The compressed spectrum, resolved down to the innermost points."""
+        return measure_of(spectrum, self._smallest, PER_BIN)
+
+    def roots(self, case: Case) -> Roots:
+        """The roots for the sizes of a case."""
+        return self._roots[case.sizes]
+
+    def good(self, case: Case) -> bool:
+        """Whether every root was found."""
+        return self.roots(case).good
+
+    def signal(self, case: Case) -> Complex[np.ndarray, " point"]:
+        """$F$ on the contour."""
+        key = (case.spectrum, *case.sizes, case.noise)
+        if key not in self._signals:
+            self._signals[key] = self.roots(case).signal(self.measure(case.spectrum), case.noise)
+        return self._signals[key]
+
+    def loss_weight(self, case: Case) -> Complex[np.ndarray, " point"]:
+        r"""$\omega F/x$."""
+        return self.contour.weight * self.signal(case) / self.x
+
+    def norm_weight(self, case: Case) -> Complex[np.ndarray, " point"]:
+        r"""$\omega(F-F_a)$; the constant integrates to zero, and takes with it what would cancel at late times."""
+        signal = self.signal(case)
+        return self.contour.weight * (signal - signal[-1].real)
+
+    def trace_weight(self, case: Case) -> Complex[np.ndarray, " point"]:
+        r"""$-\omega(\mathrm{df}_1-\mathrm{df}_{1,a})$: with $g(x)$ it gives $\mathrm{Tr}\,Kg(K)$."""
+        df1 = self.roots(case).df1
+        return self.contour.weight * (df1[-1].real - df1)
+
+    def pair_weight(self, case: Case) -> Complex[np.ndarray, "2 point point"]:
+        """Weights of the test loss on reused data."""
+        half = self.contour.weight / self.x
+        form = self.roots(case).pairs(self.measure(case.spectrum), case.noise)
+        return 0.5 * half[:, None] * np.stack([half, np.conj(half)])[:, None, :] * form
+
+    def filters(self, cases: list[Case], modes: Float[np.ndarray, " mode"] | None = None) -> Filters:
+        """The weights of cases that are solved together; all of them reuse data, or none does."""
+        reused = math.isfinite(cases[0].samples)
+        return Filters(
+            np.stack([self.loss_weight(case) for case in cases]),
+            np.stack([self.norm_weight(case) for case in cases]),
+            np.array([case.richness for case in cases]),
+            np.stack([self.pair_weight(case) for case in cases]) if reused else None,
+            None
+            if modes is None
+            else np.stack([self.roots(c).mean_residual(modes) * (self.contour.weight / self.x) for c in cases]),
+        )
