@@ -42,6 +42,7 @@ class Limit:
 LIMITS: tuple[Limit, ...] = (
     Limit("linear", "foretrain.limits.linear"),
     Limit("adaptive-linear", "foretrain.limits.adaptive_linear"),
+    Limit("deep-linear", "foretrain.limits.deep_linear"),
 )
 
 

@@ -1,0 +1,135 @@
+r"""The march: one pass over the steps that fills row after row of every matrix of the theory.
+
+A network computes $g^L,\dots,g^1$ before a step is taken from them, and $v,u,h^1,\dots,h^L$ in this order; row $n$ of every
+matrix follows from rows before it in the same order, so nothing is iterated (`docs/theory/deep-linear.md`, (DL.14)). Only
+weights on the diagonal, which the quadrature of a flow has, make a row depend on itself; it is then repeated a few times.
+
+Programs are compiled for a few sizes of the matrices. A long march runs through growing sizes, so that early rows are
+not paid for at the size of the last one.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from foretrain.limits.deep_linear._compile import compiled
+from foretrain.limits.deep_linear._input import LOSSES, input_row, input_shapes
+from foretrain.limits.deep_linear._layers import backward_rows, forward_rows, layer_shapes
+from foretrain.limits.deep_linear._residual import residual_backward_rows, residual_forward_rows, residual_shapes
+from foretrain.limits.deep_linear._rows import Groups, Rows, Sizes, State, Step, write
+
+
+class Layout(NamedTuple):
+    """What a compiled program is made for.
+
+    Attributes:
+        depth: Hidden layers.
+        residual: Whether they are branches.
+        data: One of `DATA`.
+        groups: Number of eigenvalue groups.
+        sweeps: How often a row is repeated; 1 where weights are strictly lower.
+    """
+
+    depth: int
+    residual: bool
+    data: str
+    groups: int
+    sweeps: int = 1
+
+    def shapes(self) -> dict[str, str]:
+        """Names of all matrices and their dimensions."""
+        hidden = residual_shapes(self.depth) if self.residual else layer_shapes(self.depth)
+        return input_shapes(self.data, self.groups) | hidden | {"records": "tr", "forward": "tk", "backward": "tk"}
+
+    def shape(self, dims: str, size: int) -> tuple[int, ...]:
+        """The shape of a matrix."""
+        lengths = {"t": size, "s": size, "g": self.groups, "p": 2, "l": self.depth, "k": self.depth + 1}
+        return tuple((lengths | {"r": len(LOSSES)})[letter] for letter in dims)
+
+    def numbers(self, size: int) -> int:
+        """Numbers that the state of one problem holds."""
+        return sum(int(np.prod(self.shape(dims, size))) for dims in self.shapes().values())
+
+
+def padded_size(rows: int) -> int:
+    """The smallest size with a program of its own that holds so many rows."""
+    step = 16 if rows <= 128 else 32 if rows <= 512 else 128
+    return -(-rows // step) * step
+
+
+def stages(rows: int) -> list[int]:
+    """Sizes of the march over so many rows, the last one holding all."""
+    found = [padded_size(rows)]
+    while found[0] > 96 and len(found) < 3:
+        found.insert(0, padded_size(-(-3 * found[0] // 5)))
+    while found[0] > 512:
+        found.insert(0, padded_size(-(-found[0] // 2)))
+    return found
+
+
+def march(sizes: Sizes, groups: Groups, weights: np.ndarray, rows: int, layout: Layout) -> State:
+    r"""The matrices of one problem after so many rows.
+
+    Args:
+        sizes: Numbers of the problem.
+        groups: The spectrum.
+        weights: $E/\eta$ with at least `rows` rows and columns.
+        rows: Steps plus one.
+        layout: Kind of network and data.
+
+    Returns:
+        All matrices, with padded times.
+    """
+    start, state = 0, None
+    for size in stages(rows):
+        stop = min(size, rows)
+        part = np.zeros((size, size))
+        part[:stop, :stop] = weights[:stop, :stop]
+        state = _advance(state, sizes, groups, part, start, stop, layout)
+        start = stop
+    return state  # type: ignore[return-value]
+
+
+def _frame(state: State | None, layout: Layout, size: int) -> State:
+    """The matrices in a larger frame of zeros."""
+    frame = {}
+    for name, dims in layout.shapes().items():
+        shape = layout.shape(dims, size)
+        frame[name] = jnp.zeros(shape)
+        if state is not None:
+            frame[name] = lax.dynamic_update_slice(frame[name], state[name], [0] * len(shape))
+    return frame
+
+
+@partial(compiled, static=("layout",))
+def _advance(
+    state: State | None, sizes: Sizes, groups: Groups, weights: Any, start: Any, stop: Any, layout: Layout
+) -> State:
+    symmetric = frozenset(name for name, dims in layout.shapes().items() if dims == "ss")
+    size = weights.shape[0]
+
+    def advance(n, state):
+        here = jnp.where(jnp.arange(size) == n, 1.0, 0.0)
+        row = sizes.rate * lax.dynamic_index_in_dim(weights, n, 0, keepdims=False)
+        for _ in range(layout.sweeps):
+            state = write(state, _rows(Step(here, row), state, sizes, groups, layout), n, symmetric)
+        return state
+
+    return lax.fori_loop(start, stop, advance, _frame(state, layout, size))
+
+
+def _rows(step: Step, state: State, sizes: Sizes, groups: Groups, layout: Layout) -> Rows:
+    """One row of everything, in the order in which the network computes."""
+    depth = layout.depth
+    backward, forward = (
+        (residual_backward_rows, residual_forward_rows) if layout.residual else (backward_rows, forward_rows)
+    )
+    rows, kernel = backward(step, state, sizes, depth)
+    new, ruv, losses = input_row(step, kernel, (state["Cg1"], rows["Cg1"]), state, sizes, groups, layout.data)
+    rows = forward(step, ruv, rows | new, state, sizes, depth)
+    up = [step.now(rows["Cu"]), *(step.now(rows[f"Ch{layer}"]) for layer in range(1, depth)), rows.pop("top")]
+    down = [*(step.now(rows[f"Cg{layer}"]) for layer in range(1, depth + 1)), jnp.ones(())]
+    return rows | {"records": losses, "forward": jnp.stack(up), "backward": jnp.stack(down)}

@@ -1,0 +1,200 @@
+r"""One point of a sweep: from a declared problem to the numbers that the march takes, what it needs, and its curves."""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from foretrain.errors import TooLarge
+from foretrain.kernels._gram import free_memory
+from foretrain.limits.deep_linear._march import Layout, march, stages
+from foretrain.limits.deep_linear._rows import Groups, Sizes
+from foretrain.limits.deep_linear._spectrum import groups_of
+from foretrain.limits.deep_linear._weights import weights_of
+from foretrain.problems import DeepLinear, OnePassSGD, Problem
+
+# A network of infinite depth is extrapolated from these.
+DEPTHS = (3, 4, 6, 8, 12, 16)
+# Share of the free memory that a march may take.
+_FRACTION = 0.7
+# Rounding, relative to the loss before training.
+FLOOR = 1e-13
+# The kernel of the weights grows with training; times up to this many lazy ones are resolved.
+_GROWTH = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    r"""A single problem.
+
+    Attributes:
+        sizes: The numbers of the equations.
+        groups: The spectrum.
+        weights: $E/\eta$.
+        rows: Steps plus one.
+        layout: What the program is compiled for; a depth of 0 stands for infinity.
+        branch_scale: $\beta_0$.
+        compression: Error of compressing the spectrum, relative to the loss before training.
+    """
+
+    sizes: Sizes
+    groups: Groups
+    weights: Float[np.ndarray, "time time"]
+    rows: int
+    layout: Layout
+    branch_scale: float
+    compression: float
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Depths that are marched."""
+        return DEPTHS if self.layout.depth == 0 else (self.layout.depth,)
+
+    def at_depth(self, depth: int) -> "Point":
+        """The same network at a finite depth, with branches of $\\beta_0/\\sqrt L$."""
+        sizes = self.sizes._replace(branch=self.branch_scale / math.sqrt(depth))
+        return dataclasses.replace(self, sizes=sizes, layout=self.layout._replace(depth=depth))
+
+    @property
+    def bytes(self) -> float:
+        """Memory of the march, with the smaller frame that it grows out of."""
+        layout = self.layout._replace(depth=max(self.depths))
+        sizes = stages(self.rows)
+        held = layout.numbers(sizes[-1]) + (layout.numbers(sizes[-2]) if len(sizes) > 1 else 0)
+        return 8.0 * (held + 2 * sizes[-1] ** 2)
+
+
+def point_of(problem: Problem, rows: int) -> Point:
+    """The point of a problem without axes, marched over so many rows.
+
+    Args:
+        problem: A problem that `covers` accepts.
+        rows: Steps plus one.
+    """
+    model, protocol = problem.model, problem.training
+    assert isinstance(model, DeepLinear)
+    ratio, rich = float(model.width_ratio), float(model.richness)  # type: ignore[arg-type]
+    inverse = getattr(protocol, "sample_ratio", None)
+    inverse = getattr(protocol, "batch_ratio", None) if isinstance(protocol, OnePassSGD) else inverse
+    inverse = 0.0 if inverse is None else 1.0 / float(inverse)
+    if model.parameterization == "ntk":
+        squared, width = rich**2 / ratio, 1.0 / rich**2
+    else:
+        squared, width = rich**2, 0.0 if math.isinf(ratio) else 1.0 / (rich**2 * ratio)
+    depth, exponent = float(model.depth), model.depth_exponent  # type: ignore[arg-type]
+    exponent = 0.5 if exponent is None else float(exponent)  # type: ignore[arg-type]
+    scale = 1.0 if model.branch_scale is None else float(model.branch_scale)  # type: ignore[arg-type]
+    residual = model.residual
+    if math.isinf(depth) and exponent > 0.5:
+        depth = 1.0  # branches that shrink faster than 1/sqrt(L) vanish together
+    # One hidden layer has no branches.
+    residual = residual and depth > 1
+    branch = scale * depth**-exponent if math.isfinite(depth) else math.nan
+    data = "fresh" if isinstance(protocol, OnePassSGD) else "reused"
+    if inverse == 0.0:
+        data = "wide" if width == 0.0 else "population"
+    rate = float(protocol.learning_rate)  # type: ignore[attr-defined]
+    weights = weights_of(protocol, rows)  # type: ignore[arg-type]
+    layers = depth + 1.0 if not residual else tangent_factor(depth, branch, scale)
+    time = rate * float(weights[-1].sum()) * layers * _GROWTH
+    groups, error = groups_of(problem.task, time, compress=data != "wide")  # type: ignore[arg-type]
+    sizes = Sizes(rate, squared, width, inverse, float(problem.task.noise), branch)  # type: ignore[attr-defined]
+    layout = Layout(0 if math.isinf(depth) else int(depth), residual, data, len(groups.eigenvalues))
+    return Point(sizes, groups, weights, rows, layout, scale, error)
+
+
+def tangent_factor(depth: float, branch: float, scale: float) -> float:
+    r"""The lazy tangent kernel of a residual network in units of that of one layer (DL.17)."""
+    if math.isinf(depth):
+        return (2.0 + scale**2) * math.exp(scale**2)
+    squared = branch**2
+    return (2.0 + (depth - 1.0) * squared / (1.0 + squared)) * (1.0 + squared) ** (depth - 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """What a march says of every step.
+
+    Attributes:
+        losses: The `LOSSES`, shape (rows, loss).
+        errors: Estimated errors of the losses.
+        forward: Mean squares of $u,h^1,\\dots,h^L$, shape (rows, layer); empty at infinite depth.
+        backward: Mean squares of $g^1,\\dots,g^L$ and of the source of the last.
+        tangent: The tangent kernel along the direction of the error.
+        state: All matrices, where they were asked for.
+    """
+
+    losses: Float[np.ndarray, "time loss"]
+    errors: Float[np.ndarray, "time loss"]
+    forward: Float[np.ndarray, "time layer"]
+    backward: Float[np.ndarray, "time layer"]
+    tangent: Float[np.ndarray, " time"]
+    state: dict[str, np.ndarray] | None = None
+
+
+def check_memory(points: int, worst: Point) -> int:
+    """How many marches may run at once.
+
+    Args:
+        points: Number of points.
+        worst: The largest of them.
+
+    Raises:
+        TooLarge: Not even one fits in memory.
+    """
+    free = _FRACTION * free_memory()
+    if worst.bytes > free:
+        raise TooLarge(
+            f"solve: marching over {worst.rows - 1} steps needs about {worst.bytes / 1e9:.3g} GB (depth "
+            f"{max(worst.depths)}, {worst.layout.groups} eigenvalue groups), {free / 1e9:.3g} GB are free; memory grows as "
+            "the square of the steps: choose fewer steps, a smaller depth, or fewer distinct eigenvalues."
+        )
+    return int(max(1, min(points, free // worst.bytes)))
+
+
+def curves_of(point: Point, keep: bool = False) -> Curves:
+    """The curves of a point.
+
+    Args:
+        point: A problem.
+        keep: Whether all matrices are returned.
+    """
+    if point.layout.depth:
+        return _march(point, keep)
+    found = [_march(point.at_depth(depth), False) for depth in point.depths]
+    losses, errors = _extrapolated(np.stack([one.losses for one in found]))
+    tangent, _ = _extrapolated(np.stack([one.tangent for one in found]))
+    nothing = np.zeros((point.rows, 0))
+    return Curves(losses, errors + found[-1].errors, nothing, nothing, tangent)
+
+
+def _march(point: Point, keep: bool) -> Curves:
+    with jax.enable_x64(True), np.errstate(over="ignore", invalid="ignore"):
+        state = march(point.sizes, point.groups, point.weights, point.rows, point.layout)
+        losses, forward, backward = (
+            np.asarray(state[name])[: point.rows] for name in ("records", "forward", "backward")
+        )
+        scales = np.ones(forward.shape[1])
+        if point.layout.residual:
+            scales[1:-1] = point.sizes.branch**2
+        tangent = np.divide(
+            (forward * backward) @ scales, forward[:, 0], where=forward[:, 0] > 0, out=np.full(len(forward), np.nan)
+        )
+        kept = {name: np.asarray(matrix) for name, matrix in state.items()} if keep else None
+    errors = np.full(losses.shape, (FLOOR + point.compression) * np.max(losses[0, :2], initial=0.0))
+    return Curves(losses, errors, forward, backward, tangent, kept)
+
+
+def _extrapolated(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The polynomial in 1/L through all depths at L = inf, and how much its highest order adds."""
+
+    def limit(depths: tuple[int, ...], values: np.ndarray) -> np.ndarray:
+        x = 1.0 / np.array(depths)
+        weights = [np.prod([-b / (a - b) for b in x if b != a]) for a in x]
+        return np.tensordot(weights, values, 1)
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        best = limit(DEPTHS, values)
+        return best, np.abs(best - limit(DEPTHS[1:], values[1:]))
