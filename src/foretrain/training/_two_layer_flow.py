@@ -43,7 +43,7 @@ def two_layer_flow(
     Example:
         >>> import numpy as np
         >>> theta, c = two_layer_flow(np.array([0.5]), np.array([1.0]), 3.0, np.array([1.0, np.inf]))
-        >>> np.allclose(theta[:, 0] ** 2, c * (1 + 3 * c)), theta[1, 0]
+        >>> np.allclose(theta[:, 0] ** 2, c * (1 + 3 * c)), float(theta[1, 0])
         (True, 2.0)
     """
     theta, norm = np.zeros((len(times), len(values))), np.zeros(len(times))
