@@ -16,24 +16,24 @@ from jaxtyping import Float
 # Points of the interpolating polynomial: the new one and four before it.
 STENCIL = 5
 # Below this |x Delta| moments come from the downward recursion, above from the upward one.
-_SMALL = 5.0
+SMALL = 5.0
 _START = 30
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clock:
-    r"""A grid of the clock with its step weights.
+    r"""A grid of the clock with what its steps need.
 
     Attributes:
         tau: grid points, from 0.
-        decay: $e^{-x\Delta}$, shape (step, point).
-        weights: $w_i(x)$, shape (step, stencil, point), newest first.
-        time_weights: the same at $x=0$: integrals over a step.
+        widths: $\Delta$ of each step.
+        lagrange: coefficients in $(\sigma/\Delta)^k$ of the polynomials $\ell_i$, newest first.
+        time_weights: $w_i$ at $x=0$: integrals over a step.
     """
 
     tau: Float[np.ndarray, " grid"]
-    decay: np.ndarray
-    weights: np.ndarray
+    widths: Float[np.ndarray, " step"]
+    lagrange: Float[np.ndarray, "step stencil power"]
     time_weights: Float[np.ndarray, "step stencil"]
 
 
@@ -43,41 +43,42 @@ def clock_grid(first: float, last: float, step: float) -> Float[np.ndarray, " gr
     return first * np.expm1(step * np.arange(count + 1))
 
 
-def clock(x, tau) -> Clock:
-    """The step weights of a grid `tau` for filters at the points `x`."""
-    x = np.asarray(x)
+def clock(tau: Float[np.ndarray, " grid"]) -> Clock:
+    """The steps of a grid."""
     widths = np.diff(tau)
-    # The interpolated functions are even in tau at the start, where they begin with tau^2.
+    # The interpolated functions are nearly even in tau at the start.
     extended = np.concatenate([-tau[STENCIL - 2 : 0 : -1], tau])
-    offset = STENCIL - 2
-    steps = np.arange(len(widths))
-    index = offset + 1 + steps[:, None] - np.arange(STENCIL)
+    index = STENCIL - 1 + np.arange(len(widths))[:, None] - np.arange(STENCIL)
     places = (extended[index] - tau[:-1, None]) / widths[:, None]
-    # Rows: coefficients in (sigma / Delta)^k of each Lagrange polynomial.
     lagrange = np.swapaxes(np.linalg.inv(places[:, :, None] ** np.arange(STENCIL)), 1, 2)
-    moments = _moments(np.multiply.outer(widths, x)) * widths[:, None]
     at_zero = widths[:, None] / np.arange(1.0, STENCIL + 1.0)
-    return Clock(
-        tau,
-        np.exp(-np.multiply.outer(widths, x)),
-        np.einsum("nik,knj->nij", lagrange, moments),
-        np.einsum("nik,nk->ni", lagrange, at_zero),
-    )
+    return Clock(tau, widths, lagrange, np.einsum("nik,nk->ni", lagrange, at_zero))
 
 
-def _moments(y):
-    r"""$\int_0^1e^{-y(1-s)}s^kds$ for $k=0..$ `STENCIL` - 1, shape (k, *y)."""
+def step_weights(ticks: Clock, x) -> tuple[np.ndarray, np.ndarray]:
+    r"""$e^{-x\Delta}$, shape (step, point), and $w_i(x)$, shape (step, stencil, point), for filters at fixed points."""
+    y = np.multiply.outer(ticks.widths, np.asarray(x))
     result = np.empty((STENCIL, *y.shape), y.dtype)
-    small = np.abs(y) < _SMALL
-    near = y[small]
-    value = np.zeros_like(near)
+    small = np.abs(y) < SMALL
+    result[:, small] = near_moments(y[small])
+    result[:, ~small] = far_moments(y[~small], np)
+    moments = np.moveaxis(result, 0, 1) * ticks.widths[:, None, None]
+    return np.exp(-y), ticks.lagrange @ moments
+
+
+def near_moments(y) -> list:
+    r"""$\int_0^1e^{-y(1-s)}s^kds$ for $k=0..$ `STENCIL` - 1 and $|y|<$ `SMALL`, by the downward recursion, which is stable there."""
+    found, value = [], 0.0 * y
     for k in range(_START, 0, -1):
-        value = (1.0 - near * value) / k
+        value = (1.0 - y * value) / k
         if k <= STENCIL:
-            result[k - 1, small] = value
-    far = y[~small]
-    value = -np.expm1(-far) / far
-    for k in range(STENCIL):
-        value = value if k == 0 else (1.0 - k * value) / far
-        result[k, ~small] = value
-    return result
+            found.append(value)
+    return found[::-1]
+
+
+def far_moments(y, xp) -> list:
+    """The same for larger `y`, by the upward recursion; `xp` is the array module."""
+    found = [-xp.expm1(-y) / y]
+    for k in range(1, STENCIL):
+        found.append((1.0 - k * found[-1]) / y)
+    return found

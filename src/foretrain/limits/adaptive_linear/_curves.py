@@ -3,17 +3,17 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
 
-from foretrain.limits.adaptive_linear._clock import Clock, clock, clock_grid
+from foretrain.limits.adaptive_linear._clock import Clock, clock, clock_grid, step_weights
 from foretrain.limits.adaptive_linear._contour import Contour
 from foretrain.limits.adaptive_linear._end import end_of_training, gain
-from foretrain.limits.adaptive_linear._flow import Path, flow
+from foretrain.limits.adaptive_linear._flow import Path, Steps, flow
 from foretrain.limits.adaptive_linear._sample import sample
 from foretrain.limits.adaptive_linear._scene import Case, Scene
+from foretrain.limits.adaptive_linear._stochastic import diffusion
 from foretrain.limits.linear import measure_of
 
 # (step of the clock in log tau, spacing of the contour in log x): the result, and what it is compared with.
@@ -47,52 +47,48 @@ def flow_curves(
     cases: list[Case],
     times: Float[np.ndarray, " time"],
     modes: Float[np.ndarray, " mode"] | None = None,
-    progress: Callable[[int], None] | None = None,
 ) -> Curves:
-    """Gradient flow of cases that share their eigenvalues.
+    """Gradient flow, or SGD as a diffusion, of cases that share their eigenvalues.
 
     Train losses contain the label noise where data are reused, and are the test losses on the population.
 
     Args:
         cases: the problems.
-        times: times, `inf` allowed.
+        times: times or steps, `inf` allowed.
         modes: eigenvalues of the modes whose mean residuals are wanted.
-        progress: called with the number of cases done.
     """
     shape = (len(cases), len(times))
-    test, train, norm = (np.full(shape, np.nan) for _ in range(3))
-    errors = np.full((2, *shape), np.nan)
+    values, errors = np.full((3, *shape), np.nan), np.full((2, *shape), np.nan)
     residuals = None if modes is None else np.zeros((len(cases), len(modes), len(times)))
     good = np.ones(len(cases), bool)
     finite = np.isfinite(times)
+    if not np.all(finite):
+        for i, case in enumerate(cases):
+            values[:, i, ~finite] = np.array(end_of_training(case))[:, None]
+            errors[:, i, ~finite] = ROUNDING * values[:2, i, ~finite]
+    groups: dict = {}
     for i, case in enumerate(cases):
-        if not np.all(finite):
-            test[i, ~finite], train[i, ~finite], norm[i, ~finite] = end_of_training(case)
-            errors[:, i, ~finite] = ROUNDING * np.stack([test[i, ~finite], train[i, ~finite]])
-    if np.any(finite):
-        last = float(times[finite].max())
-        done = 0
-        for reused in (False, True):
-            group = [i for i, case in enumerate(cases) if math.isfinite(case.samples) == reused]
-            if not group:
-                continue
-            chosen = [cases[i] for i in group]
-            fine, coarse, fit = _both(chosen, last, modes)
-            for j, i in enumerate(group):
-                good[i] = fit[j]
-                values = _sampled(fine[j], times[finite])
-                other = _sampled(coarse[j], times[finite])
-                test[i, finite], train[i, finite], norm[i, finite] = values[0], values[1], values[2]
-                errors[:, i, finite] = np.abs(values[:2] - other[:2]) + ROUNDING * np.abs(values[:2])
-                if residuals is not None:
-                    residuals[i][:, finite] = sample(fine[j].time, fine[j].modes.T, times[finite]).T
-            done += len(group)
-            if progress is not None:
-                progress(done)
-    squared = norm * (1.0 + np.array([case.richness for case in cases])[:, None] * norm)
-    return Curves(
-        test, train, errors[0], errors[1], norm, gain(squared, np.array([[c.richness] for c in cases])), residuals, good
-    )
+        groups.setdefault((math.isfinite(case.samples), math.isfinite(case.batch)), []).append(i)
+    for group in groups.values() if np.any(finite) else ():
+        chosen = [cases[i] for i in group]
+        last = max(case.clock for case in chosen) * float(times[finite].max())
+        fine, coarse, fit = _both(chosen, last, modes)
+        for j, i in enumerate(group):
+            good[i] = fit[j]
+            at = cases[i].clock * times[finite]
+            values[:, i, finite] = _sampled(fine[j], at)
+            error = np.abs(values[:2, i, finite] - _sampled(coarse[j], at)[:2])
+            errors[:, i, finite] = error + ROUNDING * np.abs(values[:2, i, finite])
+            if residuals is not None:
+                residuals[i][:, finite] = sample(fine[j].time, fine[j].modes.T, at).T  # type: ignore[union-attr]
+    richness = np.array([[case.richness] for case in cases])
+    return Curves(*values[:2], *errors, values[2], 1.0 + grown(richness, values[2]), residuals, good)
+
+
+def grown(richness, norm):
+    r"""$\gamma c$, 0 in the lazy limit whatever $c$."""
+    lazy = np.broadcast_to(np.asarray(richness) == 0.0, np.shape(norm))
+    return np.where(lazy, 0.0, richness * np.where(lazy, 0.0, norm))
 
 
 def _sampled(path: Path, times) -> np.ndarray:
@@ -129,7 +125,11 @@ def _paths(cases: list[Case], end: float, level: tuple[float, float], modes) -> 
     for begin in range(0, len(cases), size):
         piece = cases[begin : begin + size]
         # A short last batch repeats its last case.
-        path = flow(scene.x, ticks, scene.filters(piece + piece[-1:] * (size - len(piece)), modes))
+        full = piece + piece[-1:] * (size - len(piece))
+        if math.isfinite(cases[0].batch):
+            path = diffusion(scene.x, ticks, scene.filters(full, modes), scene.batches(full))
+        else:
+            path = flow(scene.x, _steps(scene.contour, ticks), scene.filters(full, modes))
         paths += [Path(*(None if part is None else part[j] for part in path)) for j in range(len(piece))]
     return paths, np.array([scene.good(case) for case in cases])
 
@@ -140,12 +140,17 @@ def _clock(scene: Scene, cases: list[Case], end: float, step: float) -> Clock:
     first = FIRST / max(float(scene.edges.max()), float(powers.max()))
     first = 2.0 ** math.floor(math.log2(first))
     rows = ROWS * math.ceil(math.log1p(end / first) / step / ROWS)
-    return _ticks(scene.contour, first, rows, step)
+    return _ticks(first, rows, step)
+
+
+@functools.lru_cache(maxsize=16)
+def _ticks(first: float, rows: int, step: float) -> Clock:
+    return clock(clock_grid(first, first * math.expm1((rows - 0.5) * step), step))
 
 
 @functools.lru_cache(maxsize=4)
-def _ticks(around: Contour, first: float, rows: int, step: float) -> Clock:
-    return clock(around.x, clock_grid(first, first * math.expm1((rows - 0.5) * step), step))
+def _steps(around: Contour, ticks: Clock) -> Steps:
+    return Steps(*step_weights(ticks, around.x), ticks.time_weights)
 
 
 def fastest(scene: Scene, case: Case) -> float:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foretrain.limits.adaptive_linear._clock import STENCIL, Clock
+from foretrain.limits.adaptive_linear._clock import STENCIL
 from foretrain.limits.linear._compile import compiled
 
 NEWTON = 6
@@ -35,6 +35,14 @@ class Filters(NamedTuple):
     modes: jax.Array | np.ndarray | None = None
 
 
+class Steps(NamedTuple):
+    """Step weights of a clock at the points of a contour, see `step_weights`."""
+
+    decay: jax.Array | np.ndarray
+    weights: jax.Array | np.ndarray
+    time_weights: jax.Array | np.ndarray
+
+
 class Path(NamedTuple):
     """The dynamics on the grid of the clock; every array has the shape (problem, grid)."""
 
@@ -45,15 +53,15 @@ class Path(NamedTuple):
     modes: np.ndarray | None
 
 
-def flow(x, clock: Clock, filters: Filters) -> Path:
+def flow(x, steps: Steps, filters: Filters) -> Path:
     """The dynamics of a batch of problems on a common contour and clock."""
     with jax.enable_x64(True):
-        path = _flow(x, clock.decay, clock.weights, clock.time_weights, filters)
+        path = _flow(x, steps, filters)
     return Path(*(None if part is None else np.asarray(part) for part in path))
 
 
 @compiled
-def _flow(x, decay, weights, time_weights, filters):
+def _flow(x, steps, filters):
     def one(filters):
         def observe(psi):
             train = (filters.loss @ (psi * psi)).real
@@ -82,7 +90,7 @@ def _flow(x, decay, weights, time_weights, filters):
         zero = jnp.zeros_like(x)
         start = (zero, jnp.ones(STENCIL - 1, x.real.dtype), jnp.zeros((), x.real.dtype))
         before = (start[2], start[2], *observe(1.0 - zero))
-        rows = jax.lax.scan(step, start, (decay, weights, time_weights))[1]
+        rows = jax.lax.scan(step, start, steps)[1]
         return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), before, rows)
 
     return jax.vmap(one)(filters)

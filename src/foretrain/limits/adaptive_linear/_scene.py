@@ -8,6 +8,7 @@ from jaxtyping import Complex, Float
 
 from foretrain.limits.adaptive_linear._contour import Contour, contour
 from foretrain.limits.adaptive_linear._flow import Filters
+from foretrain.limits.adaptive_linear._stochastic import Batches
 from foretrain.limits.adaptive_linear._transforms import Roots, roots
 from foretrain.limits.linear import SpectralMeasure, measure_of, spectral_edge
 from foretrain.limits.linear._measure import node_size
@@ -38,6 +39,11 @@ class Case:
     richness: float
     rate: float = math.nan
     batch: float = math.inf
+
+    @property
+    def clock(self) -> float:
+        """Time of the flow that a unit of the protocol's time stands for."""
+        return 1.0 if math.isnan(self.rate) else self.rate
 
     @property
     def sizes(self) -> tuple[float, float]:
@@ -132,4 +138,14 @@ class Scene:
             None
             if modes is None
             else np.stack([self.roots(c).mean_residual(modes) * (self.contour.weight / self.x) for c in cases]),
+        )
+
+    def batches(self, cases: list[Case]) -> Batches:
+        """The noise of one-pass SGD."""
+        trace = float(np.sum(np.asarray(self.measure(cases[0].spectrum).trace)))
+        return Batches(
+            np.stack([self.trace_weight(case) for case in cases]),
+            np.full(len(cases), trace),
+            np.array([case.rate / case.batch for case in cases]),
+            np.array([case.noise for case in cases]),
         )
