@@ -19,6 +19,7 @@ from foretrain.report._palette import INK, distinct, ordered
 
 FORMATS = (".png", ".svg", ".pdf")
 _MOST_PANELS = 12
+_DEEPEST = 1e-9
 _QUIET = "#8791a0"
 
 
@@ -210,6 +211,8 @@ def _vertical(quantity: Quantity, *, over_rates: bool) -> tuple[float, float, bo
     if over_rates and values.size:
         slowest = np.concatenate([v[..., 0][np.isfinite(v[..., 0])] for v in parts])
         values = values[values <= 1.5 * np.max(slowest, initial=values.min())]
+        # A rate that happens to cancel everything would squeeze the other curves.
+        values = np.maximum(values, _DEEPEST * values.max())
     if not values.size:
         return 0.0, 1.0, False
     if np.all(values > 0):
@@ -258,7 +261,7 @@ def _curves_panel(
             shown = measured if np.isfinite(measured).any() else theory
             if np.isfinite(shown).any():
                 best = np.nanargmin(np.where(np.isfinite(shown), shown, np.nan))
-                axes.plot(place[best], shown[best], "D", ms=4.5, mfc=tint, mec="white", mew=0.7, zorder=5)
+                axes.plot(place[best], max(shown[best], low), "D", ms=4.5, mfc=tint, mec="white", mew=0.7, zorder=5)
         lost = np.isposinf(theory) | np.isposinf(measured)
         _arrows(axes, place[lost], high, "^", tint)
     if log:
@@ -266,7 +269,7 @@ def _curves_panel(
     axes.set_ylim(low, high)
     _horizontal_axis(axes, grid.x, place, beyond)
     if log and high / low < 12:
-        _plain_ticks(axes, high / low)
+        _plain_ticks(axes.yaxis, high / low)
 
 
 def _residual_panel(
@@ -314,6 +317,8 @@ def _horizontal_axis(axes: Any, values: np.ndarray, place: np.ndarray, beyond: f
         # Set, not found from the data: a panel without a single finite loss has none.
         axes.set_xlim(known.min() / 1.3, known.max() * 1.3)
         axes.set_xscale("log")
+        if known.max() / known.min() < 100:
+            _plain_ticks(axes.xaxis, known.max() / known.min())
     if beyond is not None:
         axes.axvline(beyond, color=_QUIET, lw=0.6, ls=":", zorder=1)
         axes.annotate(
@@ -321,13 +326,14 @@ def _horizontal_axis(axes: Any, values: np.ndarray, place: np.ndarray, beyond: f
         )
 
 
-def _plain_ticks(axes: Any, ratio: float) -> None:
-    """Within a decade, plain numbers at a few places instead of powers of ten."""
+def _plain_ticks(axis: Any, ratio: float) -> None:
+    """Within a decade or two, plain numbers at a few places instead of powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    axes.yaxis.set_major_locator(MaxNLocator(5) if ratio < 2.5 else LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: show(v)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    subs = (1.0, 2.0, 3.0, 5.0) if ratio < 12 else (1.0, 3.0)
+    axis.set_major_locator(MaxNLocator(5) if ratio < 2.5 else LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda v, _: show(v)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _legend(figure: Any, grid: Grid, quantity: Quantity, colour: str | None, tints: list[str]) -> None:
@@ -349,5 +355,7 @@ def _legend(figure: Any, grid: Grid, quantity: Quantity, colour: str | None, tin
         handles.append(Line2D([], [], color=_QUIET, marker="o", ms=3, mfc="white", ls="", label="trained, ± 1 s.e."))
     if grid.horizontal == "learning_rate":
         handles.append(Line2D([], [], color=_QUIET, marker="D", ms=4, ls="", label="best rate of the grid"))
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 6), fontsize=7, frameon=False,
+    longest = max(len(handle.get_label()) for handle in handles)
+    columns = max(1, int(72 * figure.get_figwidth() / (4.1 * longest + 38)))
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), columns), fontsize=7, frameon=False,
                   labelcolor=INK["light"], handlelength=1.6, columnspacing=1.4)  # fmt: skip
