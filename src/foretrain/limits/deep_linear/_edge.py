@@ -22,8 +22,7 @@ def lazy_edge(problem: Problem, point: Point) -> float:
     if point.sizes.richness > 0.0:
         return math.nan
     layout, sizes = point.layout, point.sizes
-    depth = float(layout.depth) if layout.depth else math.inf
-    factor = tangent_factor(depth, sizes.branch, point.branch_scale) if layout.residual else depth + 1.0
+    factor = tangent_factor(sizes.depth, sizes.branch, point.branch_scale) if layout.residual else sizes.depth + 1.0
     measure = SpectralMeasure(point.groups.eigenvalues, point.groups.trace, point.groups.signal)
     ratio = 1.0 / sizes.samples if sizes.samples > 0.0 else math.inf
     protocol = problem.training

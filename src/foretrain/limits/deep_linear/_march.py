@@ -26,7 +26,7 @@ class Layout(NamedTuple):
     """What a compiled program is made for.
 
     Attributes:
-        depth: Hidden layers.
+        depth: Hidden layers, or room for them where they are branches.
         residual: Whether they are branches.
         data: One of `DATA`.
         groups: Number of eigenvalue groups.
@@ -41,8 +41,8 @@ class Layout(NamedTuple):
 
     def shapes(self) -> dict[str, str]:
         """Names of all matrices and their dimensions."""
-        hidden = residual_shapes(self.depth) if self.residual else layer_shapes(self.depth)
-        return input_shapes(self.data, self.groups) | hidden | {"records": "tr", "forward": "tk", "backward": "tk"}
+        hidden = residual_shapes() if self.residual else layer_shapes(self.depth)
+        return input_shapes(self.data, self.groups) | hidden | {"records": "tr", "forward": "tk", "backward": "tl"}
 
     def shape(self, dims: str, size: int) -> tuple[int, ...]:
         """The shape of a matrix."""
@@ -60,11 +60,17 @@ def padded_size(rows: int) -> int:
     return -(-rows // step) * step
 
 
+def room_for(depth: int) -> int:
+    """Layers of the program that serves a network with branches."""
+    return next((room for room in (4, 8, 12, 16, 24, 32, 48, 64) if room >= depth), depth)
+
+
 def stages(rows: int) -> list[int]:
     """Sizes of the march over so many rows, the last one holding all."""
     found = [padded_size(rows)]
-    while found[0] > 96 and len(found) < 3:
-        found.insert(0, padded_size(-(-3 * found[0] // 5)))
+    while found[0] > 48 and len(found) < 3:
+        share = 0.5 if found[0] <= 128 else 0.6
+        found.insert(0, padded_size(int(np.ceil(share * found[0]))))
     while found[0] > 512:
         found.insert(0, padded_size(-(-found[0] // 2)))
     return found
@@ -84,11 +90,12 @@ def march(sizes: Sizes, groups: Groups, weights: np.ndarray, rows: int, layout: 
         All matrices, with padded times.
     """
     start, state = 0, None
+    numbers = Sizes(*(np.float64(part) for part in sizes))
     for size in stages(rows):
         stop = min(size, rows)
         part = np.zeros((size, size))
         part[:stop, :stop] = weights[:stop, :stop]
-        state = _advance(state, sizes, groups, part, start, stop, layout)
+        state = _advance(state, numbers, groups, part, start, stop, layout)
         start = stop
     return state  # type: ignore[return-value]
 
@@ -104,18 +111,17 @@ def _frame(state: State | None, layout: Layout, size: int) -> State:
     return frame
 
 
-@partial(compiled, static=("layout",))
+@partial(compiled, static="layout")
 def _advance(
     state: State | None, sizes: Sizes, groups: Groups, weights: Any, start: Any, stop: Any, layout: Layout
 ) -> State:
-    symmetric = frozenset(name for name, dims in layout.shapes().items() if dims == "ss")
-    size = weights.shape[0]
+    shapes, size = layout.shapes(), weights.shape[0]
 
     def advance(n, state):
         here = jnp.where(jnp.arange(size) == n, 1.0, 0.0)
         row = sizes.rate * lax.dynamic_index_in_dim(weights, n, 0, keepdims=False)
         for _ in range(layout.sweeps):
-            state = write(state, _rows(Step(here, row), state, sizes, groups, layout), n, symmetric)
+            state = write(state, _rows(Step(here, row), state, sizes, groups, layout), n, shapes)
         return state
 
     return lax.fori_loop(start, stop, advance, _frame(state, layout, size))
@@ -128,8 +134,13 @@ def _rows(step: Step, state: State, sizes: Sizes, groups: Groups, layout: Layout
         (residual_backward_rows, residual_forward_rows) if layout.residual else (backward_rows, forward_rows)
     )
     rows, kernel = backward(step, state, sizes, depth)
-    new, ruv, losses = input_row(step, kernel, (state["Cg1"], rows["Cg1"]), state, sizes, groups, layout.data)
+    first = (state["allCg"][0], rows["allCg"][0]) if layout.residual else (state["Cg1"], rows["Cg1"])
+    new, ruv, losses = input_row(step, kernel, first, state, sizes, groups, layout.data)
     rows = forward(step, ruv, rows | new, state, sizes, depth)
-    up = [step.now(rows["Cu"]), *(step.now(rows[f"Ch{layer}"]) for layer in range(1, depth)), rows.pop("top")]
-    down = [*(step.now(rows[f"Cg{layer}"]) for layer in range(1, depth + 1)), jnp.ones(())]
-    return rows | {"records": losses, "forward": jnp.stack(up), "backward": jnp.stack(down)}
+    if layout.residual:
+        up, down = step.now(rows["allCh"]), step.now(rows["allCg"])
+    else:
+        up = jnp.stack([*(step.now(rows[f"Ch{layer}"]) for layer in range(1, depth)), rows.pop("top")])
+        down = jnp.stack([step.now(rows[f"Cg{layer}"]) for layer in range(1, depth + 1)])
+    up = jnp.concatenate([step.now(rows["Cu"])[None], up])
+    return rows | {"records": losses, "forward": up, "backward": down}

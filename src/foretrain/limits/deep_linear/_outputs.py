@@ -38,16 +38,24 @@ def two_time(name: str, found: Curves, problem: Problem, times: np.ndarray) -> F
     none = np.full((len(times), len(times)), np.nan)
     both = np.ix_(times, times)
     if name == "forward_covariance":
-        top = _top_covariance(state, depth, richness**2)
-        layers = [state["Cu"], *(state[f"Ch{layer}"] for layer in range(1, depth)), top]
+        layers = [state["Cu"], *_covariances(state, "Ch", depth)]
+        if len(layers) <= depth:
+            layers.append(_top_covariance(state, depth, richness**2))
         return np.stack([part[both] for part in layers])
     if name == "backward_covariance":
-        layers = [state[f"Cg{layer}"][both] for layer in range(1, depth + 1)]
-        return np.stack([none, *layers, np.ones_like(none)])
+        return np.stack([none, *(part[both] for part in _covariances(state, "Cg", depth)), np.ones_like(none)])
     letter, source = ("H", 1) if name == "forward_response" else ("G", 0)
-    own = [state[f"{letter}{layer}"][:, source] for layer in range(1, depth + 1)]
-    own = [part[:, layer] if part.ndim == 3 else part for layer, part in enumerate(own)]
+    if f"all{letter}" in state:
+        own = [state[f"all{letter}"][layer, :, source, layer] for layer in range(depth)]
+    else:
+        own = [state[f"{letter}{layer}"][:, source] for layer in range(1, depth + 1)]
     return np.stack([none, *(richness * part[both].T for part in own)])
+
+
+def _covariances(state: dict[str, np.ndarray], name: str, depth: int) -> list[np.ndarray]:
+    if f"all{name}" in state:
+        return list(state[f"all{name}"][:depth])
+    return [state[f"{name}{layer}"] for layer in range(1, depth + 1) if f"{name}{layer}" in state]
 
 
 def _richness(problem: Problem) -> float:
@@ -57,16 +65,7 @@ def _richness(problem: Problem) -> float:
 
 
 def _top_covariance(state: dict[str, np.ndarray], depth: int, rich: float) -> np.ndarray:
-    """The covariance of the last forward field, which the march itself has no use for."""
-    field = state[f"H{depth}"]
-    if field.ndim == 3:
-        own, response = field[:, 0], field[:, 1]
-        return own @ state["Cu" if depth == 1 else f"Ch{depth - 1}"] @ own.T + rich * np.outer(
-            response.sum(1), response.sum(1)
-        )
-    below = [state["Cu"], *(state[f"Ch{layer}"] for layer in range(1, depth))]
-    above = [*(state[f"Cg{layer}"] for layer in range(2, depth + 1)), np.ones_like(state["Cu"])]
-    return sum(
-        field[:, 0, i] @ below[i] @ field[:, 0, i].T + rich * field[:, 1, i] @ above[i] @ field[:, 1, i].T
-        for i in range(depth)
-    )  # type: ignore[return-value]
+    """The covariance of the last forward field, of which a march without branches needs the diagonal only."""
+    own, response = state[f"H{depth}"][:, 0], state[f"H{depth}"][:, 1]
+    below = state["Cu" if depth == 1 else f"Ch{depth - 1}"]
+    return own @ below @ own.T + rich * np.outer(response.sum(1), response.sum(1))

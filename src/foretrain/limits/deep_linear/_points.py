@@ -9,14 +9,14 @@ from jaxtyping import Float
 
 from foretrain.errors import TooLarge
 from foretrain.kernels._gram import free_memory
-from foretrain.limits.deep_linear._march import Layout, march, stages
+from foretrain.limits.deep_linear._march import Layout, march, room_for, stages
 from foretrain.limits.deep_linear._rows import Groups, Sizes
 from foretrain.limits.deep_linear._spectrum import groups_of
 from foretrain.limits.deep_linear._weights import weights_of
 from foretrain.problems import DeepLinear, OnePassSGD, Problem
 
 # A network of infinite depth is extrapolated from these.
-DEPTHS = (3, 4, 6, 8, 12, 16)
+DEPTHS = (2, 3, 4, 6, 8, 12, 16, 24)
 # Share of the free memory that a march may take.
 _FRACTION = 0.7
 # Rounding, relative to the loss before training.
@@ -34,7 +34,7 @@ class Point:
         groups: The spectrum.
         weights: $E/\eta$.
         rows: Steps plus one.
-        layout: What the program is compiled for; a depth of 0 stands for infinity.
+        layout: What the program is compiled for.
         branch_scale: $\beta_0$.
         compression: Error of compressing the spectrum, relative to the loss before training.
     """
@@ -50,19 +50,18 @@ class Point:
     @property
     def depths(self) -> tuple[int, ...]:
         """Depths that are marched."""
-        return DEPTHS if self.layout.depth == 0 else (self.layout.depth,)
+        return DEPTHS if math.isinf(self.sizes.depth) else (int(self.sizes.depth),)
 
     def at_depth(self, depth: int) -> "Point":
         """The same network at a finite depth, with branches of $\\beta_0/\\sqrt L$."""
-        sizes = self.sizes._replace(branch=self.branch_scale / math.sqrt(depth))
-        return dataclasses.replace(self, sizes=sizes, layout=self.layout._replace(depth=depth))
+        sizes = self.sizes._replace(branch=self.branch_scale / math.sqrt(depth), depth=depth)
+        return dataclasses.replace(self, sizes=sizes)
 
     @property
     def bytes(self) -> float:
         """Memory of the march, with the smaller frame that it grows out of."""
-        layout = self.layout._replace(depth=max(self.depths))
         sizes = stages(self.rows)
-        held = layout.numbers(sizes[-1]) + (layout.numbers(sizes[-2]) if len(sizes) > 1 else 0)
+        held = sum(self.layout.numbers(size) for size in sizes[-2:])
         return 8.0 * (held + 2 * sizes[-1] ** 2)
 
 
@@ -100,8 +99,9 @@ def point_of(problem: Problem, rows: int) -> Point:
     layers = depth + 1.0 if not residual else tangent_factor(depth, branch, scale)
     time = rate * float(weights[-1].sum()) * layers * _GROWTH
     groups, error = groups_of(problem.task, time, compress=data != "wide")  # type: ignore[arg-type]
-    sizes = Sizes(rate, squared, width, inverse, float(problem.task.noise), branch)  # type: ignore[attr-defined]
-    layout = Layout(0 if math.isinf(depth) else int(depth), residual, data, len(groups.eigenvalues))
+    sizes = Sizes(rate, squared, width, inverse, float(problem.task.noise), branch, depth)  # type: ignore[attr-defined]
+    deepest = int(depth) if math.isfinite(depth) else max(DEPTHS)
+    layout = Layout(room_for(deepest) if residual else deepest, residual, data, len(groups.eigenvalues))
     return Point(sizes, groups, weights, rows, layout, scale, error)
 
 
@@ -161,7 +161,7 @@ def curves_of(point: Point, keep: bool = False) -> Curves:
         point: A problem.
         keep: Whether all matrices are returned.
     """
-    if point.layout.depth:
+    if math.isfinite(point.sizes.depth):
         return _march(point, keep)
     found = [_march(point.at_depth(depth), False) for depth in point.depths]
     losses, errors = _extrapolated(np.stack([one.losses for one in found]))
@@ -176,7 +176,10 @@ def _march(point: Point, keep: bool) -> Curves:
         losses, forward, backward = (
             np.asarray(state[name])[: point.rows] for name in ("records", "forward", "backward")
         )
-        scales = np.ones(forward.shape[1])
+        depth = int(point.sizes.depth)
+        forward = forward[:, : depth + 1]
+        backward = np.concatenate([backward[:, :depth], np.ones((point.rows, 1))], 1)
+        scales = np.ones(depth + 1)
         if point.layout.residual:
             scales[1:-1] = point.sizes.branch**2
         tangent = np.divide(

@@ -1,55 +1,62 @@
 r"""The hidden sites of a network with branches: all layers are one site, since each passes its input on.
 
-A field of one layer depends on the sources of all layers. The march keeps these dependences as two arrays a layer, over
-(time, source, layer of the source, time), in the units of (DL.12).
+A field of one layer depends on the sources of all layers. The march keeps these dependences as two arrays over (layer,
+time, source, layer of the source, time), in the units of (DL.12), and works through the layers in a loop. Programs neither grow
+with depth nor are compiled for every depth: there is room for more layers than there are.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from foretrain.limits.deep_linear._rows import Rows, Sizes, State, Step
 
 
-def residual_shapes(depth: int) -> dict[str, str]:
-    """Names of the matrices of these sites and their dimensions: `l` for layers of sources, `p` for the two kinds."""
-    shapes = {}
-    for layer in range(1, depth + 1):
-        shapes |= {f"G{layer}": "tplt", f"H{layer}": "tplt", f"Cg{layer}": "ss"}
-    return shapes | {f"Ch{layer}": "ss" for layer in range(1, depth)}
+def residual_shapes() -> dict[str, str]:
+    """Names of the matrices of these sites and their dimensions: `l` for layers, `p` for the two kinds of sources."""
+    return {"allG": "ltplt", "allH": "ltplt", "allCg": "lss", "allCh": "lss"}
 
 
-def _factor(branch, plain: bool):
-    return 1.0 if plain else branch
-
-
-def residual_backward_rows(step: Step, state: State, sizes: Sizes, depth: int) -> tuple[Rows, Float[Array, " time"]]:
+def residual_backward_rows(step: Step, state: State, sizes: Sizes, room: int) -> tuple[Rows, Float[Array, " time"]]:
     r"""The rows of $g^L,\dots,g^1$ and of $\mathcal K$ (DL.11).
 
     Args:
         step: Where the march is.
         state: All matrices before the step.
-        sizes: Numbers of the problem.
-        depth: Hidden layers.
+        sizes: Numbers of the problem, among them the depth.
+        room: Layers that the matrices have room for.
     """
-    branch, rich, q, rows = sizes.branch, sizes.richness, step.weights, {}
-    size = step.here.shape[0]
-    field = jnp.zeros((2, depth, size))
+    rich, size, depth = sizes.richness, step.here.shape[0], sizes.depth.astype(int)
     scale = jnp.stack([1.0, rich])[:, None, None]
-    sources = _Sources(step, state, depth)
-    for layer in range(depth, 0, -1):
-        moved = (q @ state[f"H{layer}"].reshape(size, -1)).reshape(field.shape)
-        field = field + scale * moved
-        field = field.at[1, layer - 1].add(_factor(branch, layer == depth) * step.here)
-        rows[f"G{layer}"] = field
-        left = jnp.stack([rich * sources.below(field[0], None), sources.above(field[1], rows)])
-        cg = rows[f"Cg{layer}"] = step.meets(left, state[f"G{layer}"], field)
-        b = _factor(branch, layer == 1)
-        q = b * (field[0, layer - 1] + b * step.weights * cg)
-    return rows, q
+    below, above = _below(state), _above(state, depth)
+
+    def layer_rows(i, carry):
+        field, q, fields, covariances, sources = carry
+        layer = depth - 1 - i
+        field = field + scale * _moved(q, state["allH"], layer)
+        field = _add_source(field, 1, layer, jnp.where(layer == depth - 1, 1.0, sizes.branch) * step.here)
+        # The forward sources of this step are of no avail to the backward fields of this step.
+        left = [
+            rich * _weighed(step, field[0], below, jnp.zeros((room, size))),
+            _weighed(step, field[1], above, sources),
+        ]
+        row = step.meets(jnp.stack(left), _at(state["allG"], layer), field)
+        fields, covariances = _put(fields, layer, field), _put(covariances, layer, row)
+        sources = jnp.where(layer > 0, _put(sources, jnp.maximum(layer - 1, 0), row), sources)
+        b = jnp.where(layer == 0, 1.0, sizes.branch)
+        q = b * (_at(field[0], layer) + b * step.weights * row)
+        return field, q, fields, covariances, sources
+
+    readout = jnp.where(jnp.arange(room)[:, None] == depth - 1, jnp.ones((1, size)), 0.0)
+    start = (jnp.zeros((2, room, size)), step.weights, *_empty(room, size), readout)
+    _, kernel, fields, covariances, _ = lax.fori_loop(0, depth, layer_rows, start)
+    return {"allG": fields, "allCg": covariances}, kernel
 
 
 def residual_forward_rows(
-    step: Step, ruv: Float[Array, " time"], rows: Rows, state: State, sizes: Sizes, depth: int
+    step: Step, ruv: Float[Array, " time"], rows: Rows, state: State, sizes: Sizes, room: int
 ) -> Rows:
     r"""The rows of $h^1,\dots,h^L$.
 
@@ -58,54 +65,71 @@ def residual_forward_rows(
         ruv: Row of $R_{uv}$.
         rows: The new rows of $g$ and of $C_u$.
         state: All matrices before the step.
-        sizes: Numbers of the problem.
-        depth: Hidden layers.
+        sizes: Numbers of the problem, among them the depth.
+        room: Layers that the matrices have room for.
     """
-    branch, rich, found = sizes.branch, sizes.richness, dict(rows)
-    size = step.here.shape[0]
-    field = jnp.zeros((2, depth, size))
+    rich, size, branch, depth = sizes.richness, step.here.shape[0], sizes.branch, sizes.depth.astype(int)
     scale = jnp.stack([rich, 1.0])[:, None, None]
-    sources = _Sources(step, state, depth)
+    below, above = _below(state), _above(state, depth)
+    readout = jnp.arange(room)[:, None] == depth - 1
+    backward = jnp.where(readout, 1.0, jnp.concatenate([rows["allCg"][1:], jnp.zeros((1, size))]))
+
+    def layer_rows(layer, carry):
+        field, p, fields, covariances, sources = carry
+        now = step.now(p) * _at(rows["allG"], layer)
+        field = field + scale * (_moved(step.before(p), state["allG"], layer) + now)
+        field = _add_source(field, 0, layer, jnp.where(layer == 0, 1.0, branch) * step.here)
+        left = [_weighed(step, field[0], below, sources), rich * _weighed(step, field[1], above, backward)]
+        row = step.meets(jnp.stack(left), _at(state["allH"], layer), field)
+        fields, covariances = _put(fields, layer, field), _put(covariances, layer, row)
+        sources = jnp.where(layer < depth - 1, _put(sources, jnp.minimum(layer + 1, depth - 1), row), sources)
+        p = branch * (_at(field[1], layer) + branch * step.weights * row)
+        return field, p, fields, covariances, sources
+
     p = step.weights * rows["Cu"] - sizes.width * ruv
-    for layer in range(1, depth + 1):
-        moved = step.times(p, state[f"G{layer}"], found[f"G{layer}"])
-        field = field + scale * moved
-        field = field.at[0, layer - 1].add(_factor(branch, layer == 1) * step.here)
-        found[f"H{layer}"] = field
-        left = jnp.stack([sources.below(field[0], found), rich * sources.above(field[1], found)])
-        if layer == depth:
-            # No layer follows that would need the covariance with other times.
-            return found | {"top": jnp.sum(left * field)}
-        ch = found[f"Ch{layer}"] = step.meets(left, state[f"H{layer}"], field)
-        p = branch * (field[1, layer - 1] + branch * step.weights * ch)
-    return found
+    first = jnp.zeros((room, size)).at[0].set(rows["Cu"])
+    start = (jnp.zeros((2, room, size)), p, *_empty(room, size), first)
+    _, _, fields, covariances, _ = lax.fori_loop(0, depth, layer_rows, start)
+    return rows | {"allH": fields, "allCh": covariances}
 
 
-class _Sources:
-    """The covariances of the sources of all layers, as they were before the step; rows of the step come on top."""
+def _at(stack: Any, layer: Any) -> Any:
+    return lax.dynamic_index_in_dim(stack, layer, 0, keepdims=False)
 
-    def __init__(self, step: Step, state: State, depth: int):
-        self.step, self.depth = step, depth
-        self.names_below = ["Cu", *(f"Ch{layer}" for layer in range(1, depth))]
-        self.names_above = [f"Cg{layer}" for layer in range(2, depth + 1)]
-        self._below = jnp.stack([state[name] for name in self.names_below])
-        self._above = jnp.stack([state[name] for name in self.names_above]) if depth > 1 else None
 
-    def below(self, rows, found: Rows | None):
-        """The dependence on the forward sources, times their covariances."""
-        return self._times(rows, self._below, self.names_below, found or {})
+def _put(stack: Any, layer: Any, row: Any) -> Any:
+    return lax.dynamic_update_index_in_dim(stack, row, layer, 0)
 
-    def above(self, rows, found: Rows):
-        """The dependence on the backward sources, times their covariances; the readout's is one at all times."""
-        last = jnp.broadcast_to(rows[-1].sum(), rows[-1].shape)[None]
-        if self._above is None:
-            return last
-        return jnp.concatenate([self._times(rows[:-1], self._above, self.names_above, found), last])
 
-    def _times(self, rows, covariances, names, found):
-        """Rows that the step has not reached yet meet sources of earlier steps only, and lack nothing."""
-        zero = jnp.zeros(rows.shape[-1])
-        new = jnp.stack([found.get(name, zero) for name in names])
-        past = jnp.einsum("lt,lts->ls", self.step.before(rows), covariances) + self.step.now(rows)[:, None] * new
-        here = self.step.here
-        return past * (1.0 - here) + jnp.sum(rows * new, -1)[:, None] * here
+def _empty(room: int, size: int) -> tuple[Any, Any]:
+    """Where the rows of all layers go: fields, and their covariances."""
+    return jnp.zeros((room, 2, room, size)), jnp.zeros((room, size))
+
+
+def _moved(row: Any, stack: Any, layer: Any) -> Any:
+    """A row times the dependences of a layer's fields on all sources."""
+    matrix = _at(stack, layer)
+    return (row @ matrix.reshape(matrix.shape[0], -1)).reshape(matrix.shape[1:])
+
+
+def _add_source(field: Any, kind: int, layer: Any, row: Any) -> Any:
+    """The field with its own source."""
+    start = (kind, layer, 0)
+    return lax.dynamic_update_slice(field, lax.dynamic_slice(field, start, (1, 1, row.shape[0])) + row, start)
+
+
+def _below(state: State) -> Any:
+    """Covariances of the forward sources."""
+    return jnp.concatenate([state["Cu"][None], state["allCh"][:-1]])
+
+
+def _above(state: State, depth: Any) -> Any:
+    """Covariances of the backward sources; the readout before training is the same at all times."""
+    shifted = jnp.concatenate([state["allCg"][1:], jnp.zeros((1, *state["Cu"].shape))])
+    return jnp.where(jnp.arange(len(shifted))[:, None, None] == depth - 1, 1.0, shifted)
+
+
+def _weighed(step: Step, rows: Any, covariances: Any, new: Any) -> Any:
+    """The dependence on the sources of all layers times their covariances; rows that are not known yet meet zeros."""
+    past = jnp.einsum("lt,lts->ls", step.before(rows), covariances) + step.now(rows)[:, None] * new
+    return past * (1.0 - step.here) + jnp.sum(rows * new, -1)[:, None] * step.here

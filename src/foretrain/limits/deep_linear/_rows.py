@@ -27,6 +27,7 @@ class Sizes(NamedTuple):
         samples: $\frac1\alpha$ or $\frac1{\alpha_B}$.
         noise: $\sigma^2$.
         branch: $b$; no part of a network without branches.
+        depth: $L$ of a network with branches, whose matrices may have room for more layers.
     """
 
     rate: Any
@@ -35,6 +36,7 @@ class Sizes(NamedTuple):
     samples: Any
     noise: Any
     branch: Any
+    depth: Any
 
 
 class Groups(NamedTuple):
@@ -94,12 +96,13 @@ class Step(NamedTuple):
         return past * (1.0 - self.here) + jnp.sum(left * new) * self.here
 
 
-def write(state: State, rows: Rows, n: Any, symmetric: frozenset[str]) -> State:
-    """The matrices with row `n`, and column `n` of symmetric ones, written."""
+def write(state: State, rows: Rows, n: Any, shapes: dict[str, str]) -> State:
+    """The matrices with row `n` written, and column `n` of symmetric ones; layers may come first."""
     written = dict(state)
     for name, row in rows.items():
-        matrix = lax.dynamic_update_slice_in_dim(state[name], row[None], n, 0)
-        if name in symmetric:
-            matrix = lax.dynamic_update_slice_in_dim(matrix, row[:, None], n, 1)
+        axis = int(shapes[name].startswith("l"))
+        matrix = lax.dynamic_update_slice_in_dim(state[name], jnp.expand_dims(row, axis), n, axis)
+        if shapes[name].endswith("ss"):
+            matrix = lax.dynamic_update_slice_in_dim(matrix, jnp.expand_dims(row, axis + 1), n, axis + 1)
         written[name] = matrix
     return written
