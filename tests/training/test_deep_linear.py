@@ -18,6 +18,7 @@ from foretrain import (
     Problem,
     Schedule,
     SpectrumTask,
+    compare,
     train,
 )
 from foretrain.cli import main
@@ -377,3 +378,75 @@ def test_a_study_file_on_the_command_line(tmp_path, capsys):
     assert main(["train", str(path), "--json"]) == 2
     error = capsys.readouterr()
     assert "width_ratio = 0.51 of 40 dimensions is 20.4" in error.err + error.out
+
+
+THEORY = {
+    "samples": (
+        Isotropic(modes=240, noise=0.25),
+        DeepLinear(depth=2, width_ratio=[0.5, 2.0], richness=0.7),
+        GradientDescent(0.04, sample_ratio=[0.75, 2.0]),
+    ),
+    "ntk": (
+        Isotropic(modes=240),
+        DeepLinear(depth=1, width_ratio=[0.5, 2.0], parameterization="ntk", richness=1.5),
+        GradientDescent([0.05, 0.15]),
+    ),
+    "residual": (
+        Isotropic(modes=240, noise=0.1),
+        DeepLinear(depth=[2, 4], width_ratio=1.25, richness=1.3, residual=True, branch_scale=0.8),
+        GradientDescent(0.05, sample_ratio=1.5),
+    ),
+    "constant branch": (
+        Isotropic(modes=240),
+        DeepLinear(depth=3, width_ratio=0.75, richness=0.8, residual=True, branch_scale=0.5, depth_exponent=0.0),
+        GradientDescent(0.04),
+    ),
+    "one pass": (
+        Isotropic(modes=240, noise=0.1),
+        DeepLinear(depth=2, width_ratio=0.75, richness=1.2),
+        OnePassSGD(0.05, batch_ratio=[0.25, 1.0]),
+    ),
+    "momentum": (
+        Isotropic(modes=240, noise=0.1),
+        DeepLinear(depth=2, width_ratio=1.5, richness=0.8),
+        Momentum(0.015, momentum=0.7, sample_ratio=1.5),
+    ),
+    "schedule": (
+        Isotropic(modes=240, noise=0.1),
+        DeepLinear(depth=2, width_ratio=1.5, richness=0.8),
+        OnePassSGD(0.06, batch_ratio=0.5, schedule=Schedule("cosine", steps=25, warmup=5)),
+    ),
+    "groups": (
+        SpectrumTask([1.6, 0.4], [0.5, 2.0], [80, 160], noise=0.09),
+        DeepLinear(depth=2, width_ratio=0.75, richness=1.2),
+        GradientDescent(0.05, sample_ratio=1.5),
+    ),
+    "power law": (
+        PowerLaw(1.2, 0.7, modes=240, noise=0.05),
+        DeepLinear(depth=2, width_ratio=1.5, richness=0.8),
+        GradientDescent(0.03, sample_ratio=1.5),
+    ),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", THEORY)
+def test_theory(name):
+    """With 240 dimensions what is of order 1 / D lies well inside the noise of 24 seeds."""
+    compared = compare(Problem(*THEORY[name]), [0, 1, 3, 8, 15, 25], seeds=24, seed=100).error
+    for loss in ("test_loss", "train_loss"):
+        assert np.max(np.abs(compared.values(f"{loss}_z"))) < 4
+        assert np.median(compared.values(f"{loss}_stderr")) < 0.04
+
+
+@pytest.mark.long
+def test_theory_on_the_command_line(tmp_path, capsys):
+    path = tmp_path / "study.toml"
+    text = STUDY.format(width="1.0, inf").replace("modes = 40", "modes = 200").replace("seeds = 6", "seeds = 20")
+    path.write_text(text)
+    assert main(["compare", str(path), "--no-store", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["theory"]["coords"]["width_ratio"] == [0.5, 1.0, "inf"]
+    assert found["training"]["coords"]["width_ratio"] == [0.5, 1.0]
+    assert np.max(np.abs(found["error"]["data"]["test_loss_z"])) < 4
+    assert np.max(np.abs(found["error"]["data"]["train_loss_z"])) < 4

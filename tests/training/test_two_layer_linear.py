@@ -20,6 +20,7 @@ from foretrain import (
     Schedule,
     SpectrumTask,
     TwoLayerLinear,
+    compare,
     train,
 )
 from foretrain.cli import main
@@ -361,3 +362,49 @@ def test_a_study_file_on_the_command_line(tmp_path, capsys):
     assert np.shape(found["data"]["readout_norm_stderr"]) == (2, 2, 2, 3)
     assert main(["train", str(path), "--no-store"]) == 0
     assert "two-layer-linear" in capsys.readouterr().out
+
+
+THEORY = {
+    "population": (PowerLaw(1.2, 0.6, modes=600, noise=0.1), GradientFlow()),
+    "samples": (PowerLaw(1.2, 0.6, modes=600, noise=0.1), GradientFlow(samples=[100, 300])),
+    "groups": (
+        SpectrumTask([1.0, 0.3, 0.05], [1 / 300, 2 / 300, 4 / 300], [100, 200, 300], noise=0.1),
+        GradientFlow(samples=[150, 300]),
+    ),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", THEORY)
+def test_theory(name):
+    task, training = THEORY[name]
+    problem = Problem(task, TwoLayerLinear(width=[200, INF], richness=[0, 1, 10]), training)
+    compared = compare(problem, [0.5, 2.0, 8.0, 50.0], seeds=24, seed=100)
+    assert compared.training.coords["width"].tolist() == [200]
+    for loss in ("test_loss", "train_loss"):
+        assert np.max(np.abs(compared.error.values(f"{loss}_z"))) < 4
+        assert np.median(compared.error.values(f"{loss}_stderr")) < 0.04
+    gap = compared.theory.values("readout_norm")[:1] - compared.training.values("readout_norm")
+    assert np.max(np.abs(gap / compared.training.values("readout_norm_stderr"))) < 4
+
+
+@pytest.mark.long
+def test_theory_on_the_command_line(tmp_path, capsys):
+    path = tmp_path / "study.toml"
+    path.write_text(
+        """
+        task = {kind = "power-law", capacity = 1.2, source = 0.6, modes = 400, noise = 0.1}
+        model = {kind = "two-layer-linear", width = [100, inf], richness = [0, 2]}
+        [training]
+        protocol = "gradient-flow"
+        samples = [150, inf]
+        times = [0.5, 5, 50]
+        seeds = 24
+        """
+    )
+    assert main(["compare", str(path), "--no-store", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["theory"]["coords"]["width"] == [100.0, "inf"]
+    assert found["training"]["coords"]["width"] == [100.0]
+    assert np.max(np.abs(found["error"]["data"]["test_loss_z"])) < 4
+    assert np.max(np.abs(found["error"]["data"]["train_loss_z"])) < 4
