@@ -45,7 +45,7 @@ class Curves:
 
 def flow_curves(
     cases: list[Case],
-    times: Float[np.ndarray, " time"],
+    times: Float[np.ndarray, "*case time"],
     modes: Float[np.ndarray, " mode"] | None = None,
 ) -> Curves:
     """Gradient flow, or SGD as a diffusion, of cases that share their eigenvalues.
@@ -54,33 +54,40 @@ def flow_curves(
 
     Args:
         cases: the problems.
-        times: times or steps, `inf` allowed.
+        times: times or steps, `inf` allowed; common to all cases, or a row for each.
         modes: eigenvalues of the modes whose mean residuals are wanted.
     """
-    shape = (len(cases), len(times))
-    values, errors = np.full((3, *shape), np.nan), np.full((2, *shape), np.nan)
-    residuals = None if modes is None else np.zeros((len(cases), len(modes), len(times)))
+    times = np.asarray(times, float)
+    times = np.broadcast_to(times, (len(cases), times.shape[-1]))
+    values, errors = np.full((3, *times.shape), np.nan), np.full((2, *times.shape), np.nan)
+    residuals = None if modes is None else np.zeros((len(cases), len(modes), times.shape[1]))
     good = np.ones(len(cases), bool)
     finite = np.isfinite(times)
-    if not np.all(finite):
-        for i, case in enumerate(cases):
-            values[:, i, ~finite] = np.array(end_of_training(case))[:, None]
-            errors[:, i, ~finite] = ROUNDING * values[:2, i, ~finite]
+    for i, case in enumerate(cases):
+        if not np.all(finite[i]):
+            values[:, i, ~finite[i]] = np.array(end_of_training(case))[:, None]
+            errors[:, i, ~finite[i]] = ROUNDING * values[:2, i, ~finite[i]]
     groups: dict = {}
     for i, case in enumerate(cases):
-        groups.setdefault((math.isfinite(case.samples), math.isfinite(case.batch)), []).append(i)
-    for group in groups.values() if np.any(finite) else ():
+        if np.any(finite[i]):
+            groups.setdefault((math.isfinite(case.samples), math.isfinite(case.batch)), []).append(i)
+    for group in groups.values():
         chosen = [cases[i] for i in group]
-        last = max(case.clock for case in chosen) * float(times[finite].max())
+        last = max(cases[i].clock * float(times[i][finite[i]].max()) for i in group)
         fine, coarse, fit = _both(chosen, last, modes)
         for j, i in enumerate(group):
+            here = finite[i]
             good[i] = fit[j]
-            at = cases[i].clock * times[finite]
-            values[:, i, finite] = _sampled(fine[j], at)
-            error = np.abs(values[:2, i, finite] - _sampled(coarse[j], at)[:2])
-            errors[:, i, finite] = error + ROUNDING * np.abs(values[:2, i, finite])
+            at = cases[i].clock * times[i][here]
+            values[:, i, here] = _sampled(fine[j], at)
+            error = np.abs(values[:2, i, here] - _sampled(coarse[j], at)[:2])
+            errors[:, i, here] = error + ROUNDING * np.abs(values[:2, i, here])
             if residuals is not None:
-                residuals[i][:, finite] = sample(fine[j].time, fine[j].modes.T, at).T  # type: ignore[union-attr]
+                residuals[i][:, here] = sample(fine[j].time, fine[j].modes, at).T  # type: ignore[arg-type]
+    # What is left of a train loss after cancellation may be negative by rounding; a mean of squares is not.
+    negative = values[:2] < 0.0
+    errors[negative] = np.maximum(errors, -values[:2])[negative]
+    values[:2][negative] = 0.0
     richness = np.array([[case.richness] for case in cases])
     return Curves(*values[:2], *errors, values[2], 1.0 + grown(richness, values[2]), residuals, good)
 

@@ -18,7 +18,7 @@ from foretrain.tasks import PowerLawSpectrum, Spectrum
 PER_BIN = 48
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Case:
     r"""One problem.
 
