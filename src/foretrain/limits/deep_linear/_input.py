@@ -70,7 +70,7 @@ def _wide(step, kernel, backward, state, sizes, groups):
 def _residual(step, memory, state, groups):
     r"""Rows of all $H_g=(1+\lambda_gM)^{-1}$ and their sums, given the row of $M$."""
     lam = groups.eigenvalues[:, None]
-    rows = (step.here - lam * step.times_past(memory, state["H"])) / (1.0 + lam * step.now(memory))
+    rows = (step.here[None] - lam * step.times_past(memory, state["H"])) / (1.0 + lam * step.now(memory))
     return rows, rows.sum(-1)
 
 
@@ -89,11 +89,10 @@ def _covariances(step, mean, both, rows, state, groups):
             groups.trace[:, None] * both, cubes, rows
         )
         return cv, lam[0] * cv
-    signal = jnp.stack([groups.signal, groups.signal * lam]) * mean
-    left = jnp.stack([groups.trace, groups.trace * lam])[:, :, None] * both
+    signal = jnp.stack([groups.signal * mean, groups.signal * lam * mean])
+    left = jnp.stack([groups.trace, groups.trace * lam])[:, :, None] * both[None]
     past = state["mean"] @ signal.T + cubes.reshape(cubes.shape[0], -1) @ left.reshape(2, -1).T
-    now = signal @ mean + jnp.sum(left * rows, (1, 2))
-    found = past.T * (1.0 - step.here) + now[:, None] * step.here
+    found = step.joined(past.T, signal @ mean + jnp.sum(left * rows[None], (1, 2)))
     return found[0], found[1]
 
 

@@ -49,7 +49,7 @@ def residual_backward_rows(step: Step, state: State, sizes: Sizes, room: int) ->
         q = b * (_at(field[0], layer) + b * step.weights * row)
         return field, q, fields, covariances, sources
 
-    readout = jnp.where(jnp.arange(room)[:, None] == depth - 1, jnp.ones((1, size)), 0.0)
+    readout = jnp.broadcast_to(jnp.where(jnp.arange(room) == depth - 1, 1.0, 0.0)[:, None], (room, size))
     start = (jnp.zeros((2, room, size)), step.weights, *_empty(room, size), readout)
     _, kernel, fields, covariances, _ = lax.fori_loop(0, depth, layer_rows, start)
     return {"allG": fields, "allCg": covariances}, kernel
@@ -114,8 +114,8 @@ def _moved(row: Any, stack: Any, layer: Any) -> Any:
 
 def _add_source(field: Any, kind: int, layer: Any, row: Any) -> Any:
     """The field with its own source."""
-    start = (kind, layer, 0)
-    return lax.dynamic_update_slice(field, lax.dynamic_slice(field, start, (1, 1, row.shape[0])) + row, start)
+    start, shape = (kind, layer, 0), (1, 1, row.shape[0])
+    return lax.dynamic_update_slice(field, lax.dynamic_slice(field, start, shape) + row.reshape(shape), start)
 
 
 def _below(state: State) -> Any:
@@ -132,4 +132,4 @@ def _above(state: State, depth: Any) -> Any:
 def _weighed(step: Step, rows: Any, covariances: Any, new: Any) -> Any:
     """The dependence on the sources of all layers times their covariances; rows that are not known yet meet zeros."""
     past = jnp.einsum("lt,lts->ls", step.before(rows), covariances) + step.now(rows)[:, None] * new
-    return past * (1.0 - step.here) + jnp.sum(rows * new, -1)[:, None] * step.here
+    return step.joined(past, jnp.sum(rows * new, -1))

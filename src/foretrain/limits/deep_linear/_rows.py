@@ -73,13 +73,12 @@ class Step(NamedTuple):
         return row @ self.here
 
     def before(self, row: Float[Array, "... time"]) -> Float[Array, "... time"]:
-        """The row without the entry of this step."""
-        return row * (1.0 - self.here)
+        """The row, or rows, without the entry of this step."""
+        return row * ranked(1.0 - self.here, row)
 
     def times(self, row, matrix, new):
         """The row times a matrix whose row of this step is `new`; further dimensions of the matrix are kept."""
-        flat = self.before(row) @ matrix.reshape(matrix.shape[0], -1)
-        return flat.reshape(matrix.shape[1:]) + self.now(row) * new
+        return self.times_past(row, matrix) + self.now(row) * new
 
     def times_past(self, row, matrix):
         """The row, without its entry of this step, times a matrix; further dimensions of the matrix are kept."""
@@ -87,13 +86,21 @@ class Step(NamedTuple):
 
     def times_symmetric(self, row, matrix, new):
         """The row, or rows, times a symmetric matrix whose row and column of this step are `new`."""
-        past = self.before(row) @ matrix + self.now(row)[..., None] * new
-        return past * (1.0 - self.here) + (row @ new)[..., None] * self.here
+        past = self.before(row) @ matrix + self.now(row)[..., None] * ranked(new, row)
+        return self.joined(past, row @ new)
 
     def meets(self, left, matrix, new):
         """The rows of a matrix times the vector `left`, the row of this step being `new`; dimensions after time are summed."""
-        past = matrix.reshape(matrix.shape[0], -1) @ left.reshape(-1)
-        return past * (1.0 - self.here) + jnp.sum(left * new) * self.here
+        return self.joined(matrix.reshape(matrix.shape[0], -1) @ left.reshape(-1), jnp.sum(left * new))
+
+    def joined(self, past, now):
+        """Rows with the entry of this step put in."""
+        return self.before(past) + now[..., None] * ranked(self.here, past)
+
+
+def ranked(vector: Any, like: Any) -> Any:
+    """The vector with leading dimensions of length one, so that it multiplies the rows of `like`."""
+    return vector.reshape((1,) * (like.ndim - vector.ndim) + vector.shape)
 
 
 def write(state: State, rows: Rows, n: Any, shapes: dict[str, str]) -> State:
