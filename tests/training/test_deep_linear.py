@@ -33,14 +33,16 @@ INF = float("inf")
 # Two eigenvalues, 12 dimensions; nothing is 1 or equal that a wrong power could hide behind.
 TASK = SpectrumTask([1.6, 0.4], [0.7, 1.9], [5, 7])
 NOISE = 0.3
-TIMES = np.arange(7.0)
+# Two blocks of steps and a part of a third.
+TIMES = np.arange(2.0 * STEPS + 4)
 
 
 def fresh_batches(setting, sizes, seed):
     """Gaussian batches with the numbers that `deep_linear_losses` draws; each needs the residual of its step."""
     generator = _generator(seed, _BATCHES)
     d, batch = sizes.inputs, sizes.batch
-    numbers = generator.standard_normal((STEPS, d + 2 * batch), dtype=np.float32).astype(np.float64)
+    blocks = [generator.standard_normal((STEPS, d + 2 * batch), dtype=np.float32) for _ in range(3)]
+    numbers = np.concatenate(blocks).astype(np.float64)
 
     def batch_of(step, residual):
         z, x, noise = np.split(numbers[step], [d, d + batch])
@@ -75,7 +77,7 @@ def by_autodiff(weights, setting, sizes, rates, samples, batch_of, residual):
         return jnp.mean(errors**2) / 2
 
     parameters, velocity, found = tuple(weights), None, []
-    gradient = jax.grad(loss)
+    gradient, loss, effective = jax.jit(jax.grad(loss)), jax.jit(loss), jax.jit(effective)
     for step in range(len(rates) + 1):
         left = np.asarray(target - effective(parameters))
         data = samples if batch_of is None else batch_of(step, left)
@@ -103,7 +105,7 @@ CASES = {
     ),
     "residual, constant branch": (
         DeepLinear(depth=4, width_ratio=1.5, richness=1.3, residual=True, branch_scale=0.4, depth_exponent=0.0),
-        GradientDescent(0.05, sample_ratio=1.5, schedule=Schedule("cosine", steps=5, warmup=2)),
+        GradientDescent(0.05, sample_ratio=1.5, schedule=Schedule("cosine", steps=80, warmup=2)),
     ),
     "residual, one over root depth": (DeepLinear(depth=3, width_ratio=1.0, residual=True), GradientDescent(0.05)),
     "momentum": (

@@ -121,8 +121,8 @@ def stepped_network_cost(
     """
     entries = sum(weights)
     numbers = (5 if momentum else 3) * entries + 2 * data + fresh * per_block
-    # Two products and the move of a matrix take the time of some twenty reads an entry.
-    seconds = 20 * _STEP + (20 * entries + 4 * data) * _READ + fresh * _DRAW
+    # Two products and the move of a matrix take the time of some twelve reads an entry.
+    seconds = 20 * _STEP + (12 * entries + 4 * data) * _READ + fresh * _DRAW
     return Cost(8 * numbers, steps * seconds * _SPEED)
 
 

@@ -19,6 +19,10 @@ A residual network has $h^{\ell+1}=h^\ell+\frac b{\sqrt N}W^\ell h^\ell$ instead
 Of a fresh batch $X=Z\sqrt\Lambda$ only its products with $a=\sqrt{\Lambda/D}\,v$ and $\Delta$ matter. With $\hat a=a/|a|$, $Za=|a|\,x$ has independent
 entries, and what is left of $Z$ is independent of it: $Z^\top\Delta=\hat a(x\cdot\Delta)+|\Delta|(1-\hat a\hat a^\top)z$ with Gaussian $x\in\mathbb R^B$,
 $z\in\mathbb R^D$ has the distribution of the step, for $D+2B$ numbers instead of $(D+1)B$.
+
+Within a block of steps the matrices stay as they are, and the outer products of the block are kept as vectors: a step then reads
+every matrix twice and writes none. After the block they are added at once. This takes half to a third of the time of
+outer products added one by one, and gives the same numbers.
 """
 
 import dataclasses
@@ -36,7 +40,7 @@ from foretrain.training._linear_student import _gaussians, _generator
 # Streams of random numbers, none of which another model uses, and steps whose numbers are drawn together: part of what a seed
 # means.
 _INPUTS, _HIDDEN, _READOUT, _SAMPLES, _NOISE, _BATCHES = range(30, 36)
-STEPS = 128
+STEPS = 32
 
 
 class Weights(NamedTuple):
@@ -148,21 +152,72 @@ def deep_linear_losses(
     found = np.full((steps + 1, 2), np.nan)
     generator = _generator(seed, _BATCHES)
     velocity = jax.tree.map(jnp.zeros_like, weights) if setting.momentum else None
-    # The losses after the last step come from the first half of a step more, whose other half moves nothing.
-    rates = np.append(rates, 0.0)
     for start in range(0, steps + 1, STEPS):
         check()
+        # The losses after the last step come from the first half of a step more, whose other half is not used.
         count = min(STEPS, steps + 1 - start)
-        own = np.zeros(STEPS)
-        own[:count] = rates[start : start + count]
         fresh = None
         if sizes.batch is not None:
             fresh = generator.standard_normal((STEPS, sizes.inputs + 2 * sizes.batch), dtype=np.float32)
-        weights, velocity, losses = _steps(weights, velocity, setting, samples, fresh, own, count)
+        moves = _moves(rates[start : start + STEPS], setting.momentum)
+        moved, losses = _steps(weights, velocity, setting, samples, fresh, moves, count)
         found[start : start + count] = np.asarray(losses)[:count]
-        if not np.all(np.isfinite(found[start + count - 1])):
+        if start + STEPS > steps or not np.all(np.isfinite(found[start + count - 1])):
             break
+        weights, velocity = _folded(weights, velocity, moved, moves)
     return found
+
+
+class Moves(NamedTuple):
+    r"""What the steps of a block do: after $s$ of them a matrix is $W+\sum_r\text{of\_steps}_{sr}\,l_rr_r^\top+\text{of\_velocity}_sV$.
+
+    Args:
+        of_steps: Factors of the outer products of earlier steps.
+        of_velocity: Factors of the velocity before the block.
+        last: The factors of the outer products in the velocity after the block.
+        kept: That of the velocity before it.
+    """
+
+    of_steps: Float[Array, "steps_and_one steps"]
+    of_velocity: Float[Array, " steps_and_one"]
+    last: Float[Array, " steps"]
+    kept: float
+
+
+class Outer(NamedTuple):
+    """The vectors whose outer products the steps of a block add to $W^0$ and the hidden matrices, and what they add to $w$."""
+
+    bottom: Float[Array, "steps width"]
+    direction: Float[Array, "steps inputs"]
+    above: Float[Array, "branches steps width"]
+    below: Float[Array, "branches steps width"]
+    top: Float[Array, "steps width"]
+
+
+def _moves(rates: Float[np.ndarray, " steps"], momentum: float) -> Moves:
+    own = np.append(rates, np.zeros(STEPS - len(rates)))
+    lag = np.subtract.outer(np.arange(STEPS + 1), np.arange(STEPS))
+    powers = momentum ** np.maximum(lag, 0)
+    of_steps = np.where(lag > 0, own * (1 - powers) / (1 - momentum), 0.0)
+    of_velocity = momentum * (1 - momentum ** np.arange(STEPS + 1)) / (1 - momentum)
+    last = own * momentum ** np.arange(STEPS)[::-1]
+    return Moves(of_steps, of_velocity, last, momentum**STEPS)  # type: ignore[arg-type]
+
+
+@jax.jit
+def _folded(weights: Weights, velocity: Weights | None, moved: Outer, moves: Moves) -> tuple[Weights, Weights | None]:
+    """Weights and velocity after a whole block."""
+
+    def products(factors: Array) -> Weights:
+        inputs = (moved.bottom.T * factors[None]) @ moved.direction
+        hidden = jnp.swapaxes(moved.above, 1, 2) * factors[None, None] @ moved.below
+        return Weights(inputs, hidden, factors @ moved.top)
+
+    after = jax.tree.map(jnp.add, weights, products(moves.of_steps[-1]))
+    if velocity is None:
+        return after, None
+    after = jax.tree.map(lambda matrix, old: matrix + moves.of_velocity[-1] * old, after, velocity)
+    return after, jax.tree.map(lambda old, new: moves.kept * old + new, velocity, products(moves.last))
 
 
 @jax.jit
@@ -172,52 +227,64 @@ def _steps(
     setting: Setting,
     samples: Samples | None,
     fresh: Array | None,
-    rates: Array,
+    moves: Moves,
     count: int,
-) -> tuple[Weights, Weights | None, Array]:
-    def step(s: Array, state: tuple[Weights, Weights | None, Array]) -> tuple[Weights, Weights | None, Array]:
-        weights, velocity, losses = state
-        above, bottom = _backward(weights, setting)
-        n, d = weights.inputs.shape
-        residual = setting.coefficients - jnp.sqrt(d) / (setting.richness * n) * (bottom @ weights.inputs)
+) -> tuple[Outer, Array]:
+    """A block of steps: the outer products that they add to the weights, and the losses before each."""
+    n, d = weights.inputs.shape
+    branches = len(weights.hidden)
+    skip, scale = setting.skip, setting.branch / jnp.sqrt(n)
+
+    def step(s: Array, state: tuple[Outer, Array]) -> tuple[Outer, Array]:
+        moved, losses = state
+        factors, of_velocity = moves.of_steps[s], moves.of_velocity[s]
+        # The layers of the network, each with its velocity where there is one.
+        layers = (weights.hidden, None if velocity is None else velocity.hidden, moved.above, moved.below)
+
+        def times(layer: tuple, field: Array) -> Array:
+            matrix, old, left, right = layer
+            product = matrix @ field + (factors * (right @ field)) @ left
+            return product if old is None else product + of_velocity * (old @ field)
+
+        def transposed(layer: tuple, field: Array) -> Array:
+            matrix, old, left, right = layer
+            product = field @ matrix + (factors * (left @ field)) @ right
+            return product if old is None else product + of_velocity * (field @ old)
+
+        def backward(field: Array, layer: tuple) -> tuple[Array, Array]:
+            return skip * field + scale * transposed(layer, field), field
+
+        def forward(field: Array, layer: tuple) -> tuple[Array, Array]:
+            return skip * field + scale * times(layer, field), field
+
+        readout = weights.readout + factors @ moved.top
+        if velocity is not None:
+            readout = readout + of_velocity * velocity.readout
+        bottom, above = jax.lax.scan(backward, readout, layers, reverse=True)
+        first = (weights.inputs, None if velocity is None else velocity.inputs, moved.bottom, moved.direction)
+        residual = setting.coefficients - jnp.sqrt(d) / (setting.richness * n) * transposed(first, bottom)
         direction, train = _direction(residual, setting, samples, None if fresh is None else fresh[s])
         test = jnp.sum(setting.tested * residual**2) / d
         losses = losses.at[s].set(jnp.stack([test, train]))
-        # Every matrix moves by an outer product.
-        below, last = _forward(weights, setting, direction)
-        scale = setting.richness * rates[s]
-        inputs = (scale / jnp.sqrt(d) * bottom)[:, None] * direction[None]
-        hidden = (scale * setting.branch / jnp.sqrt(n) * above)[:, :, None] * below[:, None]
-        change = Weights(inputs, hidden, scale * last)
-        if velocity is not None:
-            change = velocity = jax.tree.map(lambda old, new: setting.momentum * old + new, velocity, change)
-        return jax.tree.map(jnp.add, weights, change), velocity, losses
+        top, below = jax.lax.scan(forward, times(first, direction) / jnp.sqrt(d), layers)
+        # What the rate multiplies; the factors of the moves hold the rates.
+        moved = Outer(
+            moved.bottom.at[s].set(setting.richness / jnp.sqrt(d) * bottom),
+            moved.direction.at[s].set(direction),
+            moved.above.at[:, s].set(setting.richness * scale * above),
+            moved.below.at[:, s].set(below),
+            moved.top.at[s].set(setting.richness * top),
+        )
+        return moved, losses
 
-    return jax.lax.fori_loop(0, count, step, (weights, velocity, jnp.zeros((len(rates), 2))))
-
-
-def _backward(weights: Weights, setting: Setting) -> tuple[Array, Array]:
-    """The fields above every hidden matrix, and $g^1$."""
-    scale = setting.branch / jnp.sqrt(weights.inputs.shape[0])
-
-    def layer(field: Array, matrix: Array) -> tuple[Array, Array]:
-        return setting.skip * field + scale * (field @ matrix), field
-
-    bottom, above = jax.lax.scan(layer, weights.readout, weights.hidden, reverse=True)
-    return above, bottom
-
-
-def _forward(weights: Weights, setting: Setting, direction: Array) -> tuple[Array, Array]:
-    """The fields below every hidden matrix, and $h^L$."""
-    n, d = weights.inputs.shape
-    scale = setting.branch / jnp.sqrt(n)
-    first = weights.inputs @ direction / jnp.sqrt(d)
-
-    def layer(field: Array, matrix: Array) -> tuple[Array, Array]:
-        return setting.skip * field + scale * (matrix @ field), field
-
-    last, below = jax.lax.scan(layer, first, weights.hidden)
-    return below, last
+    start = Outer(
+        jnp.zeros((STEPS, n)),
+        jnp.zeros((STEPS, d)),
+        jnp.zeros((branches, STEPS, n)),
+        jnp.zeros((branches, STEPS, n)),
+        jnp.zeros((STEPS, n)),
+    )
+    return jax.lax.fori_loop(0, count, step, (start, jnp.zeros((STEPS, 2))))
 
 
 def _direction(residual: Array, setting: Setting, samples: Samples | None, fresh: Array | None) -> tuple[Array, Array]:
