@@ -23,7 +23,7 @@ ANGLE = -0.25 * np.pi
 TURN = 1.5
 ENDING = 3.6
 # Points come in multiples of this, so that few programs are compiled.
-MULTIPLE = 16
+MULTIPLE = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,21 +42,22 @@ class Contour:
 
     def integrate(self, values) -> Float[np.ndarray, "*batch"]:
         """The integral of functions given at the points (last axis)."""
-        return (np.asarray(values) @ self.weight).real
+        return np.real(np.asarray(values) @ self.weight)
 
 
 @functools.lru_cache(maxsize=32)
-def contour(largest: float, inner: float, spacing: float = SPACING) -> Contour:
+def contour(largest: float, inner: float, spacing: float = SPACING, least: int = 0) -> Contour:
     r"""The contour around $[0,\text{largest}]$.
 
     Args:
         largest: $x_{\max}$, the upper end of the spectrum, or a little more.
         inner: the largest $a$ allowed; filters of length $\tau$ need $a\tau\lesssim1$.
         spacing: of the points in $\log x$.
+        least: smallest number of points; more than are needed reach further in.
     """
     reach = 2.0 * largest
     needed = (np.log(2.0 * reach / inner) + TURN + ENDING) / spacing
-    count = MULTIPLE * int(np.ceil(needed / MULTIPLE))
+    count = max(MULTIPLE * int(np.ceil(needed / MULTIPLE)), least)
     turn = count * spacing - ENDING
     inner = 2.0 * reach * np.exp(TURN - turn)
     q = (np.arange(count) + 0.5) * spacing

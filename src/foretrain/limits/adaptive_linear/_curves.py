@@ -3,18 +3,20 @@
 import dataclasses
 import functools
 import math
+import operator
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from foretrain.limits.adaptive_linear._clock import Clock, clock, clock_grid, step_weights
 from foretrain.limits.adaptive_linear._contour import Contour
 from foretrain.limits.adaptive_linear._end import end_of_training, gain
-from foretrain.limits.adaptive_linear._flow import Path, Steps, flow
+from foretrain.limits.adaptive_linear._flow import CHUNK, Path, Steps, flow
 from foretrain.limits.adaptive_linear._sample import sample
 from foretrain.limits.adaptive_linear._scene import Case, Scene
 from foretrain.limits.adaptive_linear._stochastic import diffusion
-from foretrain.limits.linear import measure_of
+from foretrain.limits.linear import measure_of, spectral_edge
 
 # (step of the clock in log tau, spacing of the contour in log x): the result, and what it is compared with.
 FINE, COARSE = (0.05, 0.18), (0.1, 0.24)
@@ -22,8 +24,6 @@ FINE, COARSE = (0.05, 0.18), (0.1, 0.24)
 FIRST = 0.3
 # Cases of one compiled call; their filters stay in the cache.
 BATCH = 16
-# Rows of the clock come in multiples of this, so that few programs are compiled.
-ROWS = 64
 ATTEMPTS = 6
 # Relative error that a single point of the contour sums may have.
 ROUNDING = 1e-12
@@ -89,7 +89,8 @@ def flow_curves(
     errors[negative] = np.maximum(errors, -values[:2])[negative]
     values[:2][negative] = 0.0
     richness = np.array([[case.richness] for case in cases])
-    return Curves(*values[:2], *errors, values[2], 1.0 + grown(richness, values[2]), residuals, good)
+    norm = values[2]
+    return Curves(values[0], values[1], errors[0], errors[1], norm, 1.0 + grown(richness, norm), residuals, good)
 
 
 def grown(richness, norm):
@@ -114,19 +115,24 @@ def _both(cases: list[Case], last: float, modes) -> tuple[list[Path], list[Path]
     """Paths on the fine and on the coarse grid that reach the last time."""
     end = longest_clock(cases, last)
     for _ in range(ATTEMPTS):
-        coarse, good_coarse = _paths(cases, end, COARSE, None)
-        reached = min(float(path.time[-1]) for path in coarse)
+        fine, good, points = _paths(cases, end, FINE, modes)
+        reached = min(float(path.time[-1]) for path in fine)
         if reached >= last:
             break
-        end *= max(10.0, 3.0 * last / reached)
-    fine, good_fine = _paths(cases, end, FINE, modes)
-    return fine, coarse, good_fine & good_coarse & (np.array([path.time[-1] for path in fine]) >= last)
+        end *= max(10.0, 3.0 * last / max(reached, 1e-300))
+    # As many points, so that the same program serves.
+    coarse, good_coarse, _ = _paths(cases, end, COARSE, modes, points)
+    reach = np.array([min(one.time[-1], two.time[-1]) for one, two in zip(fine, coarse, strict=True)])
+    return fine, coarse, good & good_coarse & (reach >= last)
 
 
-def _paths(cases: list[Case], end: float, level: tuple[float, float], modes) -> tuple[list[Path], np.ndarray]:
+def _paths(
+    cases: list[Case], end: float, level: tuple[float, float], modes, least: int = 0
+) -> tuple[list[Path], np.ndarray, int]:
+    """Paths, whether their roots were found, and the number of points that served."""
     step, spacing = level
-    scene = Scene(cases, end, spacing)
-    ticks = _clock(scene, cases, end, step)
+    ticks = _clock(cases, end, step)
+    scene = Scene(cases, float(ticks.tau[-1]), spacing, least)
     paths = []
     size = 1 if math.isfinite(cases[0].samples) else min(BATCH, len(cases))
     for begin in range(0, len(cases), size):
@@ -137,16 +143,14 @@ def _paths(cases: list[Case], end: float, level: tuple[float, float], modes) -> 
             path = diffusion(scene.x, ticks, scene.filters(full, modes), scene.batches(full))
         else:
             path = flow(scene.x, _steps(scene.contour, ticks), scene.filters(full, modes))
-        paths += [Path(*(None if part is None else part[j] for part in path)) for j in range(len(piece))]
-    return paths, np.array([scene.good(case) for case in cases])
+        paths += [jax.tree.map(operator.itemgetter(j), path) for j in range(len(piece))]
+    return paths, np.array([scene.good(case) for case in cases]), len(scene.x)
 
 
-def _clock(scene: Scene, cases: list[Case], end: float, step: float) -> Clock:
-    """The clock of a scene: its first step resolves the largest eigenvalue and the richest growth."""
-    powers = np.array([fastest(scene, case) for case in cases])
-    first = FIRST / max(float(scene.edges.max()), float(powers.max()))
-    first = 2.0 ** math.floor(math.log2(first))
-    rows = ROWS * math.ceil(math.log1p(end / first) / step / ROWS)
+def _clock(cases: list[Case], end: float, step: float) -> Clock:
+    """The clock of cases: its first step resolves the largest eigenvalue and the richest growth."""
+    first = 2.0 ** math.floor(math.log2(FIRST / max(map(fastest, cases))))
+    rows = CHUNK * math.ceil(math.log1p(end / first) / step / CHUNK)
     return _ticks(first, rows, step)
 
 
@@ -160,14 +164,15 @@ def _steps(around: Contour, ticks: Clock) -> Steps:
     return Steps(*step_weights(ticks, around.x), ticks.time_weights)
 
 
-def fastest(scene: Scene, case: Case) -> float:
-    r"""The rate $\sqrt\gamma\,|\hat b|$ at which the gain begins to grow."""
-    measure = scene.measure(case.spectrum)
+@functools.lru_cache(maxsize=1024)
+def fastest(case: Case) -> float:
+    r"""The largest eigenvalue, or the rate $\sqrt\gamma\,|\hat b|$ at which the gain begins to grow where that is larger."""
+    measure = measure_of(case.spectrum, 1e-15)
     power = np.sum(np.asarray(measure.signal) * np.asarray(measure.eigenvalues))
     if math.isfinite(case.samples):
         # |b|^2 on P samples: the signal meets the whole trace once more.
         power += (np.sum(measure.signal) + case.noise) * np.sum(measure.trace) / case.samples
-    return math.sqrt(case.richness * max(float(power), 0.0))
+    return max(float(spectral_edge(measure, *case.sizes)), math.sqrt(case.richness * max(float(power), 0.0)))
 
 
 def longest_clock(cases: list[Case], last: float) -> float:

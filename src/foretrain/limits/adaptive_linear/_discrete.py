@@ -61,7 +61,8 @@ def discrete_curves(
         yard = flow_curves(cases, np.array([float(marched)])) if last > marched else None
     else:
         residuals = None if modes is None else np.full((len(cases), len(modes), len(steps)), np.nan)
-        found = Curves(*(np.full(shape, np.nan) for _ in range(6)), residuals, np.ones(len(cases), bool))
+        blank = [np.full(shape, np.nan) for _ in range(6)]
+        found = Curves(blank[0], blank[1], blank[2], blank[3], blank[4], blank[5], residuals, np.ones(len(cases), bool))
         yard = None
     for i, case in enumerate(cases):
         nodes = march_measure(case.spectrum, longest_clock([case], case.rate * marched), modes)

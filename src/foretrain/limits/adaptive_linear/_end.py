@@ -43,7 +43,7 @@ def final_norm(case: Case, measure: SpectralMeasure) -> float:
     r"""$|\theta|^2$ at the end, $F'(0)$; `inf` where it diverges."""
     inv_n, inv_p = 1.0 / case.width, 1.0 / case.samples
     noise = case.noise if inv_p > 0 else 0.0
-    kappa = float(one_point(measure, 0.0, case.width, case.samples).kappa.real)
+    kappa = float(np.real(one_point(measure, 0.0, case.width, case.samples).kappa))
     lam, trace, signal = (np.asarray(part) for part in (measure.eigenvalues, measure.trace, measure.signal))
     if kappa == 0.0:
         if inv_n == inv_p == 0.0:

@@ -5,7 +5,8 @@ $s=1+\gamma c$, $c=\int x\chi^2\,d\nu$ (docs/theory/adaptive-linear.md, (AL.13) 
 its end, the root of a polynomial.
 """
 
-from typing import NamedTuple
+import operator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from foretrain.limits.adaptive_linear._clock import STENCIL
 from foretrain.limits.linear._compile import compiled
 
 NEWTON = 6
+# Rows of the clock that one call of a program makes.
+CHUNK = 64
 
 
 class Filters(NamedTuple):
@@ -46,31 +49,57 @@ class Steps(NamedTuple):
 class Path(NamedTuple):
     """The dynamics on the grid of the clock; every array has the shape (problem, grid)."""
 
-    time: np.ndarray
-    norm: np.ndarray
-    train: np.ndarray
-    test: np.ndarray
-    modes: np.ndarray | None
+    time: Any
+    norm: Any
+    train: Any
+    test: Any
+    modes: Any
 
 
 def flow(x, steps: Steps, filters: Filters) -> Path:
     """The dynamics of a batch of problems on a common contour and clock."""
+    problems = len(filters.richness)
+    state = (
+        np.zeros((problems, len(x)), complex),
+        np.ones((problems, STENCIL - 1)),
+        np.zeros(problems),
+    )
+    return in_chunks(_flow, x, steps, filters, state)
+
+
+def in_chunks(program, x, steps, inputs, state) -> Path:
+    """Runs a compiled program over the rows of a clock, a chunk at a time: one program serves clocks of any length.
+
+    Args:
+        program: maps (x, rows, inputs, state) to the new state and the paths of the rows.
+        x: points of the contour.
+        steps: a tuple of arrays with one row for each step, a multiple of `CHUNK`.
+        inputs: what the problems are, the filters first.
+        state: where they start.
+    """
+    filters = inputs if isinstance(inputs, Filters) else inputs[0]
     with jax.enable_x64(True):
-        path = _flow(x, steps, filters)
-    return Path(*(None if part is None else np.asarray(part) for part in path))
+        inputs, x = jax.device_put((inputs, x))
+        paths = [_start(filters)]
+        for begin in range(0, len(steps[0]), CHUNK):
+            rows = jax.tree.map(operator.itemgetter(slice(begin, begin + CHUNK)), steps)
+            state, path = program(x, rows, inputs, state)
+            paths.append(jax.tree.map(np.asarray, path))
+    return jax.tree.map(lambda *parts: np.concatenate(parts, 1), *paths)
+
+
+def _start(filters: Filters) -> Path:
+    """The first grid point, before training."""
+    zero = np.zeros((len(filters.richness), 1))
+    train = np.real(np.sum(filters.loss, -1))[:, None]
+    test = train if filters.pairs is None else np.real(np.sum(filters.pairs, (1, 2, 3)))[:, None]
+    modes = None if filters.modes is None else np.real(np.sum(filters.modes, -1))[:, None]
+    return Path(zero, zero, train, test, modes)
 
 
 @compiled
-def _flow(x, steps, filters):
-    def one(filters):
-        def observe(psi):
-            train = (filters.loss @ (psi * psi)).real
-            test = train
-            if filters.pairs is not None:
-                test = (psi @ (filters.pairs[0] @ psi + filters.pairs[1] @ jnp.conj(psi))).real
-            modes = None if filters.modes is None else (filters.modes @ psi).real
-            return train, test, modes
-
+def _flow(x, steps, filters, state):
+    def one(filters, state):
         def step(state, row):
             chi, history, time = state
             decay, weights, time_weights = row
@@ -85,15 +114,16 @@ def _flow(x, steps, filters):
             recent = jnp.concatenate([m[None], history])
             time = time + time_weights @ recent**2
             psi = 1.0 - x * chi * jnp.sqrt(1.0 + filters.richness * norm)
-            return (chi, recent[:-1], time), (time, norm, *observe(psi))
+            train = (filters.loss @ (psi * psi)).real
+            test = train
+            if filters.pairs is not None:
+                test = (psi @ (filters.pairs[0] @ psi + filters.pairs[1] @ jnp.conj(psi))).real
+            modes = None if filters.modes is None else (filters.modes @ psi).real
+            return (chi, recent[:-1], time), Path(time, norm, train, test, modes)
 
-        zero = jnp.zeros_like(x)
-        start = (zero, jnp.ones(STENCIL - 1, x.real.dtype), jnp.zeros((), x.real.dtype))
-        before = (start[2], start[2], *observe(1.0 - zero))
-        rows = jax.lax.scan(step, start, steps)[1]
-        return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), before, rows)
+        return jax.lax.scan(step, state, steps)
 
-    return jax.vmap(one)(filters)
+    return jax.vmap(one)(filters, state)
 
 
 def solve_gain(guess, richness, a, b, c):

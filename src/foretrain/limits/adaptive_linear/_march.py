@@ -118,11 +118,11 @@ def _march(lam, trace, signal, numbers, size, reused, fresh):
         u = rows.u.at[t].set(u_row)
         # Responses of the residuals in every mode.
         k_row = u_row @ rows.r22
-        m_row = k_row - column * ((k_row @ rows.delta) @ rows.modes).reshape(len(lam), size)
+        m_row = k_row[None] - column * ((k_row @ rows.delta) @ rows.modes).reshape(len(lam), size)
         modes = rows.modes.at[t].set(m_row.ravel())
         delta_row = e - inv_samples * ((trace @ m_row) @ rows.delta) if reused else e
         delta = rows.delta.at[t].set(delta_row)
-        h_row = e - column * (m_row @ rows.delta)
+        h_row = e[None] - column * (m_row @ rows.delta)
         kept = rows.kept.at[t].set(trace @ h_row)
         learned = rows.learned.at[t].set((trace * lam) @ m_row)
         r14_row = -inv_width * (delta_row @ kept)
@@ -132,14 +132,14 @@ def _march(lam, trace, signal, numbers, size, reused, fresh):
         s_row = inv_width * ((u_row @ rows.c2) @ u.T)
         spread = put(rows.spread, t, jnp.where(now, s_row, 0.0))
         power = signal / jnp.where(trace == 0.0, 1.0, trace) * jnp.sum(h_row, 1)
-        hx = jnp.where(now, power[:, None] + h_row @ spread, 0.0)
+        hx = jnp.where(now[None], power[:, None] + h_row @ spread, 0.0)
         weighed = column * (hx @ delta.T - m_row @ rows.source) * trace[:, None]
         both = jnp.stack([weighed.ravel(), (column * weighed).ravel()]) @ modes.T
         c0_row = jnp.where(now, trace @ hx - both[0], 0.0)
         c0 = put(rows.c0, t, c0_row)
         second = put(rows.second, t, jnp.where(now, (trace * lam) @ hx - both[1], 0.0))
         if reused:
-            source_row = inv_samples * ((delta_row @ jnp.where(now[:, None] & now, c0 + noise, 0.0)) @ delta.T)
+            source_row = inv_samples * ((delta_row @ jnp.where(now[:, None] & now[None], c0 + noise, 0.0)) @ delta.T)
         else:
             source_row = e * inv_batch * (c0[t, t] + noise) if fresh else jnp.zeros_like(e)
         source = put(rows.source, t, jnp.where(now, source_row, 0.0))

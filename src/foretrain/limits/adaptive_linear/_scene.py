@@ -64,19 +64,18 @@ class Scene:
         cases: the problems.
         last: longest clock that filters must serve.
         spacing: of the contour's points.
-        reach: factor on the spectrum's upper end; the contour crosses the axis 1.17 times further.
+        least: smallest number of points.
     """
 
-    def __init__(self, cases: list[Case], last: float, spacing: float, reach: float = 1.0):
+    def __init__(self, cases: list[Case], last: float, spacing: float, least: int = 0):
         self.cases = cases
         inner = 0.5 / last
         self._smallest = 10.0 ** math.floor(math.log10(inner))
         first = self.measure(cases[0].spectrum)
         sizes = np.array([case.sizes for case in cases])
-        self.edges = np.broadcast_to(spectral_edge(first, sizes[:, 0], sizes[:, 1]), len(cases))
-        # Sweeps whose spectra end at nearly the same place share compiled programs and weights.
-        largest = 2.0 ** (math.ceil(8.0 * math.log2(reach * float(self.edges.max()))) / 8.0)
-        self.contour: Contour = contour(largest, inner, spacing)
+        # Sweeps whose spectra end at nearly the same place share weights.
+        largest = 2.0 ** (math.ceil(8.0 * math.log2(float(np.max(spectral_edge(first, *sizes.T))))) / 8.0)
+        self.contour: Contour = contour(largest, inner, spacing, least)
         distinct = sorted(set(map(tuple, sizes)))
         padded = first.pad(node_size(first.nodes))
         found = roots(padded, self.contour, *(np.array(column) for column in zip(*distinct, strict=True)))

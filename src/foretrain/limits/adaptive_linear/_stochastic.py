@@ -9,14 +9,14 @@ $$\chi'=s^{-1/2}-(x+q)\chi,\qquad\upsilon'=\tfrac\eta B(\mathcal L+\sigma^2)-2(x
 A step freezes $q$ at its extrapolated value, exactly; what $q$ deviates from that enters the polynomials in time.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from foretrain.limits.adaptive_linear._clock import SMALL, STENCIL, Clock, far_moments, near_moments
-from foretrain.limits.adaptive_linear._flow import Filters, Path, solve_gain
+from foretrain.limits.adaptive_linear._flow import Filters, Path, in_chunks, solve_gain
 from foretrain.limits.linear._compile import compiled
 
 # The loss at the end of a step and the gain there depend on each other weakly: the loss's own part is solved exactly.
@@ -42,20 +42,25 @@ class Batches(NamedTuple):
 class _State(NamedTuple):
     """The newest values first, along the first axis."""
 
-    chi: jax.Array
-    spread: jax.Array
-    root: jax.Array  # 1 / sqrt(s)
-    kick: jax.Array
-    friction: jax.Array
-    time: jax.Array
-    loss: jax.Array
+    chi: Any
+    spread: Any
+    root: Any  # 1 / sqrt(s)
+    kick: Any
+    friction: Any
+    time: Any
+    loss: Any
 
 
 def diffusion(x, ticks: Clock, filters: Filters, batches: Batches) -> Path:
     """The dynamics of a batch of problems on a common contour and clock; filters without pairs."""
-    with jax.enable_x64(True):
-        path = _diffusion(x, (ticks.widths, ticks.lagrange, ticks.time_weights), filters, batches)
-    return Path(*(None if part is None else np.asarray(part) for part in path))
+    problems = len(filters.richness)
+    start = np.real(np.sum(filters.loss, -1))
+    kicked = np.repeat((batches.temperature * (start + batches.noise))[:, None], STENCIL - 1, 1)
+    past = np.ones((problems, STENCIL - 1))
+    zero = np.zeros((problems, STENCIL - 1, len(x)), complex)
+    friction = 0.5 * (filters.richness * batches.total)[:, None] * kicked
+    state = _State(zero, zero, past, kicked, friction, np.zeros(problems), start)
+    return in_chunks(_diffusion, x, (ticks.widths, ticks.lagrange, ticks.time_weights), (filters, batches), state)
 
 
 def _weights(y, width, lagrange):
@@ -67,14 +72,11 @@ def _weights(y, width, lagrange):
 
 
 @compiled
-def _diffusion(x, steps, filters, batches):
-    def one(filters, batches):
+def _diffusion(x, steps, problem, state):
+    def one(problem, state):
+        filters, batches = problem
         heat, noise, richness = batches.temperature, batches.noise, filters.richness
         drift = 0.5 * richness * heat * batches.total
-        start_loss = jnp.sum(filters.loss).real
-
-        def observe(psi):
-            return None if filters.modes is None else (filters.modes @ psi).real
 
         def step(state: _State, row):
             width, lagrange, time_weights = row
@@ -84,8 +86,8 @@ def _diffusion(x, steps, filters, batches):
             decay2, weights2 = _weights(2.0 * (x + frozen) * width, width, lagrange)
             excess = (state.friction - frozen)[:, None]
             known = decay * state.chi[0] + jnp.sum(weights[1:] * (state.root[:, None] - excess * state.chi), 0)
-            pushed = state.kick[:, None] - 2.0 * excess * state.spread
-            known2 = decay2 * state.spread[0] + jnp.sum(weights2[1:] * pushed, 0)
+            driven = state.kick[:, None] - 2.0 * excess * state.spread
+            known2 = decay2 * state.spread[0] + jnp.sum(weights2[1:] * driven, 0)
             new, new2 = weights[0], weights2[0]
             norm1, loss1 = (batches.trace @ new2).real, (batches.trace @ (x * new2)).real
             root, loss, friction = state.root[0], state.loss, frozen
@@ -109,15 +111,11 @@ def _diffusion(x, steps, filters, batches):
                 friction = drift * (loss + noise) / (2.0 * gain - 1.0)
             time = state.time + time_weights @ jnp.concatenate([root[None], state.root]) ** 2
             fresh = (chi, spread, root, heat * (loss + noise), friction)
-            pushed = (jnp.concatenate([value[None], past[:-1]]) for value, past in zip(fresh, state[:5], strict=True))
-            return _State(*pushed, time, loss), (time, norm, loss, loss, observe(psi))
+            pushed = [jnp.concatenate([value[None], past[:-1]]) for value, past in zip(fresh, state[:5], strict=True)]
+            moved = _State(pushed[0], pushed[1], pushed[2], pushed[3], pushed[4], time, loss)
+            modes = None if filters.modes is None else (filters.modes @ psi).real
+            return moved, Path(time, norm, loss, loss, modes)
 
-        past = jnp.ones(STENCIL - 1, x.real.dtype)
-        zero, nought = jnp.zeros((STENCIL - 1, len(x)), x.dtype), jnp.zeros((), x.real.dtype)
-        kicked = (start_loss + noise) * past
-        state = _State(zero, zero, past, heat * kicked, drift * kicked, nought, start_loss)
-        before = (nought, nought, start_loss, start_loss, observe(jnp.ones_like(x)))
-        rows = jax.lax.scan(step, state, steps)[1]
-        return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), before, rows)
+        return jax.lax.scan(step, state, steps)
 
-    return jax.vmap(one)(filters, batches)
+    return jax.vmap(one)(problem, state)

@@ -109,4 +109,4 @@ def _follow(measure, z, inv_width, inv_samples):
 
 @partial(compiled)
 def _degrees(measure, kappa):
-    return (1.0 / (measure.eigenvalues + kappa[:, None])) @ measure.trace.astype(kappa.dtype)
+    return (1.0 / (measure.eigenvalues[None, :] + kappa[:, None])) @ measure.trace.astype(kappa.dtype)
