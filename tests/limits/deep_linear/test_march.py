@@ -11,7 +11,7 @@ from foretrain.limits.deep_linear import _points as points
 from foretrain.limits.deep_linear import weights_of
 from foretrain.limits.deep_linear._march import padded_size, stages
 from foretrain.limits.deep_linear._outputs import TWO_TIME, two_time
-from foretrain.limits.deep_linear._points import curves_of, point_of
+from foretrain.limits.deep_linear._points import curves_of, march_bytes, point_of
 from foretrain.problems import DeepLinear, Schedule
 
 INF = float("inf")
@@ -151,7 +151,8 @@ def test_room_for_more_layers_changes_nothing(monkeypatch):
 
 def test_memory_is_that_of_the_matrices():
     point = point_of(CASES["groups, reused"], 401)
-    assert 40 * 401**2 * 8 / 2 < point.bytes < 8 * 60 * 416**2 * 2
+    state = sum(matrix.nbytes for matrix in curves_of(point_of(CASES["groups, reused"], 40), keep=True).state.values())
+    assert march_bytes(point.layout, 40) > state == 8 * point.layout.numbers(padded_size(40))
 
 
 @pytest.mark.long

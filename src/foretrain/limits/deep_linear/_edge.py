@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from foretrain.limits.deep_linear._points import Point, tangent_factor
+from foretrain.limits.deep_linear._points import Point
 from foretrain.limits.linear import SpectralMeasure, max_stable_lr
 from foretrain.problems import Momentum, OnePassSGD, Problem
 
@@ -21,8 +21,7 @@ def lazy_edge(problem: Problem, point: Point) -> float:
     """
     if point.sizes.richness > 0.0:
         return math.nan
-    layout, sizes = point.layout, point.sizes
-    factor = tangent_factor(sizes.depth, sizes.branch, point.branch_scale) if layout.residual else sizes.depth + 1.0
+    sizes = point.sizes
     measure = SpectralMeasure(point.groups.eigenvalues, point.groups.trace, point.groups.signal)
     ratio = 1.0 / sizes.samples if sizes.samples > 0.0 else math.inf
     protocol = problem.training
@@ -34,4 +33,4 @@ def lazy_edge(problem: Problem, point: Point) -> float:
         edge = max_stable_lr(measure, math.inf, ratio, momentum)
     schedule = getattr(protocol, "schedule", None)
     largest = 1.0 if schedule is None else float(np.max(schedule.factors(max(schedule.last, 1) + 1)))
-    return float(edge) / factor / largest
+    return float(edge) / point.tangent / largest

@@ -120,9 +120,12 @@ def _advance(
     def advance(n, state):
         here = jnp.where(jnp.arange(size) == n, 1.0, 0.0)
         row = sizes.rate * lax.dynamic_index_in_dim(weights, n, 0, keepdims=False)
-        for _ in range(layout.sweeps):
-            state = write(state, _rows(Step(here, row), state, sizes, groups, layout), n, shapes)
-        return state
+        here = Step(here, row)
+
+        def once(_, state):
+            return write(state, _rows(here, state, sizes, groups, layout), n, shapes)
+
+        return once(0, state) if layout.sweeps == 1 else lax.fori_loop(0, layout.sweeps, once, state)
 
     return lax.fori_loop(start, stop, advance, _frame(state, layout, size))
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from foretrain.errors import TooLarge
 from foretrain.kernels._gram import free_memory
+from foretrain.limits.deep_linear._flow import SWEEPS, Clock
 from foretrain.limits.deep_linear._march import Layout, march, room_for, stages
 from foretrain.limits.deep_linear._rows import Groups, Sizes
 from foretrain.limits.deep_linear._spectrum import groups_of
@@ -58,19 +59,30 @@ class Point:
         return dataclasses.replace(self, sizes=sizes)
 
     @property
-    def bytes(self) -> float:
-        """Memory of the march, with the smaller frame that it grows out of."""
-        sizes = stages(self.rows)
-        held = sum(self.layout.numbers(size) for size in sizes[-2:])
-        return 8.0 * (held + 2 * sizes[-1] ** 2)
+    def tangent(self) -> float:
+        """The tangent kernel before training, of wide networks (DL.17)."""
+        depth = self.sizes.depth
+        return tangent_factor(depth, self.sizes.branch, self.branch_scale) if self.layout.residual else depth + 1.0
 
 
-def point_of(problem: Problem, rows: int) -> Point:
+def march_bytes(layout: Layout, rows: int) -> float:
+    """Memory of a march, with the smaller frame that it grows out of.
+
+    Args:
+        layout: What is marched.
+        rows: Steps plus one.
+    """
+    sizes = stages(rows)
+    return 8.0 * (sum(layout.numbers(size) for size in sizes[-2:]) + 3 * sizes[-1] ** 2)
+
+
+def point_of(problem: Problem, rows: int, grid: Clock | None = None) -> Point:
     """The point of a problem without axes, marched over so many rows.
 
     Args:
         problem: A problem that `covers` accepts.
         rows: Steps plus one.
+        grid: Times of the rows, for gradient flow.
     """
     model, protocol = problem.model, problem.training
     assert isinstance(model, DeepLinear)
@@ -94,14 +106,16 @@ def point_of(problem: Problem, rows: int) -> Point:
     data = "fresh" if isinstance(protocol, OnePassSGD) else "reused"
     if inverse == 0.0:
         data = "wide" if width == 0.0 else "population"
-    rate = float(protocol.learning_rate)  # type: ignore[attr-defined]
-    weights = weights_of(protocol, rows)  # type: ignore[arg-type]
+    rate = float(getattr(protocol, "learning_rate", 1.0))
+    weights = weights_of(protocol, rows) if grid is None else grid.weights()  # type: ignore[arg-type]
     layers = depth + 1.0 if not residual else tangent_factor(depth, branch, scale)
     time = rate * float(weights[-1].sum()) * layers * _GROWTH
     groups, error = groups_of(problem.task, time, compress=data != "wide")  # type: ignore[arg-type]
     sizes = Sizes(rate, squared, width, inverse, float(problem.task.noise), branch, depth)  # type: ignore[attr-defined]
     deepest = int(depth) if math.isfinite(depth) else max(DEPTHS)
     layout = Layout(room_for(deepest) if residual else deepest, residual, data, len(groups.eigenvalues))
+    if grid is not None:
+        layout = layout._replace(sweeps=SWEEPS)
     return Point(sizes, groups, weights, rows, layout, scale, error)
 
 
@@ -134,24 +148,25 @@ class Curves:
     state: dict[str, np.ndarray] | None = None
 
 
-def check_memory(points: int, worst: Point) -> int:
+def check_memory(points: int, layout: Layout, rows: int) -> int:
     """How many marches may run at once.
 
     Args:
         points: Number of points.
-        worst: The largest of them.
+        layout: The largest of them.
+        rows: Steps plus one.
 
     Raises:
         TooLarge: Not even one fits in memory.
     """
-    free = _FRACTION * free_memory()
-    if worst.bytes > free:
+    free, needed = _FRACTION * free_memory(), march_bytes(layout, rows)
+    if needed > free:
         raise TooLarge(
-            f"solve: marching over {worst.rows - 1} steps needs about {worst.bytes / 1e9:.3g} GB (depth "
-            f"{max(worst.depths)}, {worst.layout.groups} eigenvalue groups), {free / 1e9:.3g} GB are free; memory grows as "
-            "the square of the steps: choose fewer steps, a smaller depth, or fewer distinct eigenvalues."
+            f"solve: marching over {rows - 1} steps needs about {needed / 1e9:.3g} GB (depth {layout.depth}, {layout.groups} "
+            f"eigenvalue groups), {free / 1e9:.3g} GB are free; memory grows as the square of the steps: choose fewer steps, "
+            "a smaller depth, or fewer distinct eigenvalues."
         )
-    return int(max(1, min(points, free // worst.bytes)))
+    return int(max(1, min(points, free // needed)))
 
 
 def curves_of(point: Point, keep: bool = False) -> Curves:
@@ -201,3 +216,21 @@ def _extrapolated(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(over="ignore", invalid="ignore"):
         best = limit(DEPTHS, values)
         return best, np.abs(best - limit(DEPTHS[1:], values[1:]))
+
+
+def flow_curves_of(problem: Problem, grid: Clock) -> Curves:
+    """The curves of gradient flow on the finer of two grids, with errors from the coarser one.
+
+    Args:
+        problem: A problem without axes.
+        grid: The coarser grid.
+    """
+    finer = grid.finer()
+    coarse, fine = (curves_of(point_of(problem, len(one.times), one), keep=one is finer) for one in (grid, finer))
+    errors = np.array(fine.errors)
+    # The rule is of second order; in between, the error is that of the neighbours.
+    with np.errstate(invalid="ignore"):
+        off = np.abs(fine.losses[::2] - coarse.losses) / 3.0
+    errors[::2] += off
+    errors[1::2] += np.maximum(off[1:], off[:-1])
+    return dataclasses.replace(fine, errors=errors)

@@ -1,6 +1,5 @@
 """The door of deep linear networks: from a declared problem to labelled learning curves."""
 
-import functools
 import os
 import warnings
 from collections.abc import Callable
@@ -13,16 +12,19 @@ from foretrain._declaration import WrongKey
 from foretrain.curves import LearningCurves, combine_messages
 from foretrain.errors import ForetrainWarning, nearest
 from foretrain.limits.deep_linear._edge import lazy_edge
+from foretrain.limits.deep_linear._flow import Clock, clock
 from foretrain.limits.deep_linear._input import LOSSES
 from foretrain.limits.deep_linear._outputs import LAYERED, TWO_TIME, layered, two_time
-from foretrain.limits.deep_linear._points import Curves, check_memory, curves_of, point_of
-from foretrain.problems import DeepLinear, GradientDescent, Momentum, OnePassSGD, Problem
+from foretrain.limits.deep_linear._points import Curves, check_memory, curves_of, flow_curves_of, point_of
+from foretrain.problems import DeepLinear, GradientDescent, GradientFlow, Momentum, OnePassSGD, Problem
 from foretrain.tasks import AbstractSpectralTask, PowerLaw
 
 PARTS = ("bias", "variance_width", "variance_data", "variance_sgd", "tangent_kernel")
 OUTPUTS = (*PARTS, *LAYERED, *TWO_TIME)
 # Beyond this multiple of the loss before training a run counts as diverged, unless its train loss has fallen.
 DIVERGED = 1e3
+# A flow whose error exceeds a tenth of the loss, and this share of the loss before training, is none.
+ACCEPTED = 1e-5
 
 
 def covers(problem: Problem) -> str | None:
@@ -30,17 +32,14 @@ def covers(problem: Problem) -> str | None:
     model, task, protocol = problem.model, problem.task, problem.training
     if not isinstance(model, DeepLinear):
         return f"expected the model 'deep-linear', got {model.kind!r}"
-    if not isinstance(protocol, (GradientDescent, Momentum, OnePassSGD)):
-        return (
-            f"expected 'gradient-descent', 'momentum' or 'one-pass-sgd', got {protocol.kind!r}; for a flow take "
-            "gradient-descent with a small learning_rate"
-        )
+    if not isinstance(protocol, (GradientFlow, GradientDescent, Momentum, OnePassSGD)):
+        return f"expected 'gradient-flow', 'gradient-descent', 'momentum' or 'one-pass-sgd', got {protocol.kind!r}"
     if not isinstance(task, AbstractSpectralTask):
         return f"expected a task with a declared spectrum, got {task.kind!r}"
     if getattr(protocol, "exact_gaussian", False):
         return "exact_gaussian is a correction for small batches; expected batches that grow with the dimension"
     if isinstance(task, PowerLaw) and np.any(np.isinf(task.modes)):
-        ratio = getattr(protocol, "batch_ratio" if isinstance(protocol, OnePassSGD) else "sample_ratio")
+        ratio = getattr(protocol, "batch_ratio" if isinstance(protocol, OnePassSGD) else "sample_ratio", None)
         finite = np.any(np.isfinite(model.width_ratio)) or "ntk" in np.atleast_1d(model.parameterization)
         if finite or (ratio is not None and np.any(np.isfinite(ratio))):
             return (
@@ -63,7 +62,7 @@ def solve(
 
     Args:
         problem: A grid of problems that `covers` accepts.
-        times: Steps.
+        times: Steps; times for gradient flow.
         outputs: Any of `bias`, `variance_width`, `variance_data` (reused samples) or `variance_sgd` (fresh ones), which sum to the
             test loss; `tangent_kernel`; `forward_kernel` and `backward_kernel`, the mean squares of the fields by `layer`;
             `forward_covariance`, `backward_covariance`, `forward_response` and `backward_response` between `time` and
@@ -81,16 +80,27 @@ def solve(
     _check(problem, times, outputs)
     assert times is not None
     outputs = tuple(dict.fromkeys(outputs))
-    rows = int(np.max(times)) + 1
     points = list(problem.points())
-    grid = _Grid(problem, times.astype(int), outputs)
-    convert = functools.partial(point_of, rows=rows)
-    largest = max((convert(one) for one in _shapes(problem)), key=lambda point: point.bytes)
-    threads = min(check_memory(len(points), largest), os.cpu_count() or 1)
+    grid = _Grid(problem, times, outputs)
+    discrete = problem.training.discrete
+    rows = int(np.max(times)) + 1 if discrete else 2 * len(clock(times, 1.0).times)
+
+    def at_start(one):
+        return point_of(one, 2, Clock(np.array([0.0, 1.0]), np.array([0])))
+
+    shapes = (point_of(one, rows) if discrete else at_start(one) for one in _shapes(problem))
+    largest = max(shapes, key=lambda point: point.layout.numbers(64))
+    threads = min(check_memory(len(points), largest.layout, rows), os.cpu_count() or 1)
+    keep = bool(set(outputs) & set(TWO_TIME))
 
     def run(index, one):
-        point = convert(one)
-        grid.fill(index, one, curves_of(point, keep=bool(set(outputs) & set(TWO_TIME))), lazy_edge(one, point))
+        if discrete:
+            point = point_of(one, rows)
+            grid.fill(index, one, curves_of(point, keep), times.astype(int), lazy_edge(one, point))
+            return
+        start = at_start(one)
+        fast = clock(times, float(np.max(start.groups.eigenvalues)) * start.tangent)
+        grid.fill(index, one, flow_curves_of(one, fast), fast.finer().places, np.nan)
 
     # The first point compiles.
     for done, piece in enumerate(_pieces(points, threads, run)):
@@ -135,7 +145,7 @@ def _shapes(problem: Problem):
 def _check(problem: Problem, times: np.ndarray | None, outputs: tuple[str, ...]) -> None:
     if times is not None and np.any(np.isinf(times)):
         raise WrongKey(
-            "solve", "times", "expected finite steps: these networks are marched step by step, and have no end"
+            "solve", "times", "expected finite times: these networks are marched from row to row, and have no end"
         )
     one_pass = isinstance(problem.training, OnePassSGD)
     for name in outputs:
@@ -171,8 +181,8 @@ class _Grid:
         self.edge = np.full(shape, np.nan)
         self.messages: list[str] = []
 
-    def fill(self, index: tuple[int, ...], one: Problem, found: Curves, edge: float) -> None:
-        """Writes one point."""
+    def fill(self, index: tuple[int, ...], one: Problem, found: Curves, rows: np.ndarray, edge: float) -> None:
+        """Writes one point, whose times stand in these rows."""
         gone = diverged_at(found.losses)
         picked = {name: found.losses[:, place] for place, name in enumerate(LOSSES)}
         picked["variance_data"] = picked["variance_sgd"] = picked.pop("variance_samples")
@@ -185,17 +195,19 @@ class _Grid:
             if name in LAYERED:
                 values = layered(name, found)
                 values[:, gone:] = np.inf
-                array[index][: len(values)] = values[:, self.times]
+                array[index][: len(values)] = values[:, rows]
             elif name in TWO_TIME:
-                values = two_time(name, found, one, self.times)
-                values[:, self.times >= gone], values[:, :, self.times >= gone] = np.inf, np.inf
+                values = two_time(name, found, one, rows)
+                values[:, rows >= gone], values[:, :, rows >= gone] = np.inf, np.inf
                 array[index][: len(values)] = values
             else:
                 values = np.array(picked[name])
                 values[gone:] = np.inf
-                array[index] = values[self.times]
+                array[index] = values[rows]
         self.edge[index] = edge
-        if gone <= self.times.max():
+        if not self.problem.training.discrete:
+            self._check_flow(index, found.losses[0, 0])
+        elif gone <= rows.max():
             self.status[index] = "diverged"
             where = ", ".join(f"{name} = {value:g}" for name, value in self._here(index).items())
             self.messages.append(
@@ -204,8 +216,22 @@ class _Grid:
                 + (f"; max_stable_lr = {edge:.6g}." if np.isfinite(edge) else "; choose a smaller learning_rate.")
             )
 
+    def _check_flow(self, index: tuple[int, ...], start: float) -> None:
+        """A flow does not diverge: what its two grids disagree about is no answer."""
+        loss, error = self.arrays["test_loss"][index], self.arrays["test_loss_error"][index]
+        with np.errstate(invalid="ignore"):
+            bad = ~(error <= np.maximum(0.1 * loss, ACCEPTED * start))
+        if np.any(bad):
+            for array in self.arrays.values():
+                array[index][..., bad] = np.nan
+            self.status[index] = "not converged"
+            self.messages.append(
+                f"solve: gradient flow is not resolved at {int(np.sum(bad))} of {len(bad)} times (the weights move faster than the "
+                "grid of times, or longer than it can follow); use earlier times, a smaller richness or gradient-descent."
+            )
+
     def _here(self, index: tuple[int, ...]) -> dict[str, float]:
-        rate = {"learning_rate": self.problem.training.learning_rate}  # type: ignore[attr-defined]
+        rate = {"learning_rate": getattr(self.problem.training, "learning_rate", None)}
         axes = self.problem.axes()
         named = {name: values[i] for (name, values), i in zip(axes.items(), index, strict=True)}
         return {name: value for name, value in (rate | named).items() if isinstance(value, (int, float))}
@@ -225,7 +251,8 @@ class _Grid:
                 coords["other_time"] = self.times.astype(float)
         variables["status"] = (dims, self.status)
         kept = tuple(0 if name == "learning_rate" else slice(None) for name in dims)
-        variables["max_stable_lr"] = (tuple(name for name in dims if name != "learning_rate"), self.edge[kept])
+        if self.problem.training.discrete:
+            variables["max_stable_lr"] = (tuple(name for name in dims if name != "learning_rate"), self.edge[kept])
         messages = _shortened(combine_messages(self.messages))
         for message in messages:
             warnings.warn(message, ForetrainWarning, stacklevel=4)
