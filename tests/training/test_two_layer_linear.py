@@ -371,6 +371,8 @@ THEORY = {
         SpectrumTask([1.0, 0.3, 0.05], [1 / 300, 2 / 300, 4 / 300], [100, 200, 300], noise=0.1),
         GradientFlow(samples=[150, 300]),
     ),
+    "steps": (PowerLaw(1.2, 0.6, modes=600, noise=0.1), GradientDescent(0.05, samples=[150, INF])),
+    "fresh batches": (PowerLaw(1.2, 0.6, modes=600, noise=0.1), OnePassSGD(0.02, batch_size=32)),
 }
 
 
@@ -379,7 +381,8 @@ THEORY = {
 def test_theory(name):
     task, training = THEORY[name]
     problem = Problem(task, TwoLayerLinear(width=[200, INF], richness=[0, 1, 10]), training)
-    compared = compare(problem, [0.5, 2.0, 8.0, 50.0], seeds=24, seed=100)
+    times = [5, 20, 80] if training.discrete else [0.5, 2.0, 8.0, 50.0]
+    compared = compare(problem, times, seeds=24, seed=100)
     assert compared.training.coords["width"].tolist() == [200]
     for loss in ("test_loss", "train_loss"):
         assert np.max(np.abs(compared.error.values(f"{loss}_z"))) < 4
