@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from foretrain.errors import InvalidInput
-from foretrain.kernels import NNGP, NTK
+from foretrain.kernels import NNGP, NTK, measure_spectrum
 from foretrain.tasks import TASKS, Circle
 
 
@@ -86,6 +86,16 @@ def test_relu_without_bias_does_not_see_odd_frequencies():
     for kernel in (NTK(1, "relu"), NNGP(1, "relu")):
         eigenvalues = np.real(np.fft.fft(kernel(inputs[:1], inputs)[0])) / 512
         assert np.max(np.abs(eigenvalues[3:64:2])) < 1e-3 * np.min(eigenvalues[2:64:2])
+
+
+def test_capacity_and_source_as_measured():
+    """What a user would measure, blind to where the data come from: capacity 2, source (2 q - 1) / 2, no noise."""
+    data = Circle(exponent=1.0, points=600, constant=True).load()
+    measured = measure_spectrum(NTK(1, "relu"), data.inputs, data.targets)
+    assert measured.capacity.low < 2 < measured.capacity.high
+    assert measured.source.low < 0.5 < measured.source.high
+    assert measured.source.high < 1  # hard, without doubt
+    assert measured.noise.value < 0.01
 
 
 @pytest.mark.parametrize(
