@@ -38,7 +38,13 @@ PAPERS: tuple[Paper, ...] = (
         "Two-point deterministic equivalents and SGD",
         "foretrain.claims._two_point_equivalents",
     ),
-    Paper("03", "2502.02531", "deep-linear", "Deep linear networks from random initialization"),
+    Paper(
+        "03",
+        "2502.02531",
+        "deep-linear",
+        "Deep linear networks from random initialization",
+        "foretrain.claims._deep_linear",
+    ),
     Paper(
         "04",
         "2411.04330",

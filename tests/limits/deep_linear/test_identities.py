@@ -1,5 +1,7 @@
 """What must hold whatever the numbers: starts, ends, symmetries and limits; and the numbers that the theory is known to give."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,7 @@ def test_reference_numbers(depth, ratio, richness, rate, data, noise, which, exp
         assert abs(value - wanted) <= 0.51 * 10.0**-places
 
 
+@pytest.mark.long
 def test_residual_reference_numbers():
     model = DeepLinear(depth=[1, 2, 4, 8, 16], width_ratio=2.0, residual=True)
     found = test(Isotropic(), model, GradientDescent(0.05), [10])[:, 0]
@@ -117,6 +120,7 @@ def test_lazy_with_data_is_linear_regression(momentum):
     np.testing.assert_allclose(ours, theirs, rtol=1e-8)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("depth", "ratio", "richness", "alpha"), [(2, 2.0, 1.0, 2.0), (1, 0.5, 1.0, 3.0), (2, 2.0, 3.0, 3.0)]
 )
@@ -152,6 +156,7 @@ def test_many_wide_layers_are_infinitely_wide():
     assert 500 < near / nearer < 2000
 
 
+@pytest.mark.long
 def test_equal_groups_are_one():
     model, training = DeepLinear(depth=2, width_ratio=0.7, richness=1.3), GradientDescent(0.05, sample_ratio=1.2)
     one = losses(SpectrumTask([0.8], [1.1], noise=0.1), model, training, [0, 3, 12])
@@ -221,12 +226,13 @@ def test_flow_is_descent_at_small_rates():
     flow = solve(Problem(Isotropic(), model, GradientFlow()), [0.25, 1.0])
     steps = [test(Isotropic(), model, GradientDescent(1.0 / n), [n // 4, n]) for n in (40, 80, 160)]
     # Richardson over three rates: descent differs from the flow by a series in the rate.
-    twice = [2 * b - a for a, b in zip(steps, steps[1:], strict=False)]
+    twice = [2 * b - a for a, b in itertools.pairwise(steps)]
     limit = (4 * twice[1] - twice[0]) / 3
     np.testing.assert_allclose(flow.values("test_loss"), limit, rtol=3e-3)
     assert np.all(np.abs(flow.values("test_loss") - limit) < 4 * flow.values("test_loss_error") + 2e-3 * limit)
 
 
+@pytest.mark.long
 def test_long_spectra_are_compressed_with_a_stated_error(monkeypatch):
     problem = Problem(
         PowerLaw(1.4, 0.6, modes=150), DeepLinear(depth=1, width_ratio=0.2, richness=1.5), GradientDescent(0.1)
