@@ -20,7 +20,7 @@ _TAG = re.compile(r"\\tag\{([A-Z]+\.\d+)\}")
 _SKIP = re.compile(
     r"(<(?:a|code|pre|math|h1|script|style)\b.*?</(?:a|code|pre|math|h1|script|style)>|<[^>]*>)", re.DOTALL
 )
-_CITATION = re.compile(r"\(((?:RF|MS|SG|SL|PL|PR|K|PA)\.\d+)\)")
+_CITATION = re.compile(r"\(((?:RF|MS|SG|SL|PL|PR|K|PA|DL)\.\d+)\)")
 
 # Letters that LaTeX writes with an alphabet and MathML Core wants as characters of their own.
 _ALPHABETS = {

@@ -20,6 +20,7 @@ _ROOMS = (
     "kernels",
     "laws",
     "limits",
+    "limits.deep_linear",
     "limits.linear",
     "networks",
     "parameterization",
@@ -89,7 +90,7 @@ def test_cited_equations_exist() -> None:
     missing = {}
     for folder in ("src", "tests", "benchmarks", "docs"):
         for path in (ROOT / folder).rglob("*.py" if folder != "docs" else "*.md"):
-            for label in re.findall(r"\(((?:RF|MS|SG|SL|PL|PR|K|PA)\.\d+)\)", path.read_text(encoding="utf-8")):
+            for label in re.findall(r"\(((?:RF|MS|SG|SL|PL|PR|K|PA|DL)\.\d+)\)", path.read_text(encoding="utf-8")):
                 if label not in labels:
                     missing.setdefault(label, str(path.relative_to(ROOT)))
     assert not missing, f"cited equations that no theory page has: {missing}"
