@@ -53,7 +53,13 @@ PAPERS: tuple[Paper, ...] = (
         "foretrain.claims._precision_scaling",
     ),
     Paper("05", "2411.03541", "hidden-progress", "Hidden progress during overtraining"),
-    Paper("06", "2409.17858", "feature-learning-scaling", "How feature learning can improve neural scaling laws"),
+    Paper(
+        "06",
+        "2409.17858",
+        "feature-learning-scaling",
+        "How feature learning can improve neural scaling laws",
+        "foretrain.claims._feature_learning",
+    ),
     Paper("07", "2405.15712", "transformer-limits", "Infinite limits of multi-head attention dynamics"),
     Paper(
         "08",
