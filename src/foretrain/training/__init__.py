@@ -1,4 +1,4 @@
-"""Train finite models: linear and random-feature students exactly or by stochastic gradient descent, networks by optimizers."""
+"""Train finite models: linear students exactly or by SGD, linear networks that learn features, networks by optimizers."""
 
 from foretrain.training._average import average_descent as average_descent
 from foretrain.training._data_student import data_draws as data_draws
