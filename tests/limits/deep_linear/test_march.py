@@ -126,6 +126,22 @@ def test_two_roads(case):
     np.testing.assert_allclose(matrices["forward_covariance"][0], expected["Cu"], rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("richness", lambda gamma, nu: gamma),
+        ("richness", lambda gamma, nu: 1.0),
+        ("width", lambda gamma, nu: 1 / (gamma * nu)),
+        ("width", lambda gamma, nu: 1 / (gamma**2 * nu**0.5)),
+    ],
+)
+def test_a_wrong_power_shows(name, change):
+    point = point_of(CASES["reused"], STEPS + 1)
+    right = curves_of(point).losses[:, 0]
+    wrong = dataclasses.replace(point, sizes=point.sizes._replace(**{name: change(0.7, 0.5)}))
+    assert np.max(np.abs(curves_of(wrong).losses[:, 0] / right - 1)) > 1e-2
+
+
 def test_the_last_size_holds_all_rows_and_stages_grow():
     for rows in (1, 2, 16, 17, 48, 49, 101, 129, 401, 513, 900, 2000):
         found = stages(rows)

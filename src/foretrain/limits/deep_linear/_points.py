@@ -14,7 +14,7 @@ from foretrain.limits.deep_linear._march import Layout, march, room_for, stages
 from foretrain.limits.deep_linear._rows import Groups, Sizes
 from foretrain.limits.deep_linear._spectrum import groups_of
 from foretrain.limits.deep_linear._weights import weights_of
-from foretrain.problems import DeepLinear, OnePassSGD, Problem
+from foretrain.problems import AbstractProtocol, DeepLinear, OnePassSGD, Problem
 
 # A network of infinite depth is extrapolated from these.
 DEPTHS = (2, 3, 4, 6, 8, 12, 16, 24)
@@ -33,7 +33,8 @@ class Point:
     Attributes:
         sizes: The numbers of the equations.
         groups: The spectrum.
-        weights: $E/\eta$.
+        protocol: How it is trained.
+        grid: Times of the rows, for gradient flow.
         rows: Steps plus one.
         layout: What the program is compiled for.
         branch_scale: $\beta_0$.
@@ -42,11 +43,17 @@ class Point:
 
     sizes: Sizes
     groups: Groups
-    weights: Float[np.ndarray, "time time"]
+    protocol: AbstractProtocol
+    grid: Clock | None
     rows: int
     layout: Layout
     branch_scale: float
     compression: float
+
+    @property
+    def weights(self) -> Float[np.ndarray, "time time"]:
+        r"""$E/\eta$."""
+        return weights_of(self.protocol, self.rows) if self.grid is None else self.grid.weights()  # type: ignore[arg-type]
 
     @property
     def depths(self) -> tuple[int, ...]:
@@ -107,16 +114,16 @@ def point_of(problem: Problem, rows: int, grid: Clock | None = None) -> Point:
     if inverse == 0.0:
         data = "wide" if width == 0.0 else "population"
     rate = float(getattr(protocol, "learning_rate", 1.0))
-    weights = weights_of(protocol, rows) if grid is None else grid.weights()  # type: ignore[arg-type]
     layers = depth + 1.0 if not residual else tangent_factor(depth, branch, scale)
-    time = rate * float(weights[-1].sum()) * layers * _GROWTH
+    time = float(grid.times[-1]) if grid is not None else rate * rows / (1.0 - getattr(protocol, "momentum", 0.0))
+    time = time * layers * _GROWTH
     groups, error = groups_of(problem.task, time, compress=data != "wide")  # type: ignore[arg-type]
     sizes = Sizes(rate, squared, width, inverse, float(problem.task.noise), branch, depth)  # type: ignore[attr-defined]
     deepest = int(depth) if math.isfinite(depth) else max(DEPTHS)
     layout = Layout(room_for(deepest) if residual else deepest, residual, data, len(groups.eigenvalues))
     if grid is not None:
         layout = layout._replace(sweeps=SWEEPS)
-    return Point(sizes, groups, weights, rows, layout, scale, error)
+    return Point(sizes, groups, protocol, grid, rows, layout, scale, error)
 
 
 def tangent_factor(depth: float, branch: float, scale: float) -> float:
