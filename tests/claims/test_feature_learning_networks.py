@@ -1,5 +1,6 @@
 """Claims about nonlinear networks: on curves that are made, which they must tell apart, and on small networks."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -14,10 +15,13 @@ RICH = circle.Rich(0.5, 0.1, 10.0, 1000.0)
 TIMES = np.geomspace(1, 1000, 31)
 
 
-def curves(exponent, kernel, rich, spread=0.01):
-    """Three seeds with exact power laws whose exponents scatter by `spread`."""
+def curves(exponent, kernel, rich, spread=0.01, model=None):
+    """Three seeds with exact power laws whose exponents scatter by `spread`; the model has what is promised, unless given."""
     scatter = spread * np.array([-1.0, 0.0, 1.0])[:, None]
-    return circle.CircleCurves(exponent, RICH, TIMES, TIMES ** -(kernel + 0 * scatter), TIMES ** -(rich + scatter))
+    made = (
+        TIMES ** -(e + s) for e, s in ((kernel, 0 * scatter), (model or kernel + 1 / 6, 0 * scatter), (rich, scatter))
+    )
+    return circle.CircleCurves(exponent, RICH, TIMES, *made)
 
 
 def test_slopes_and_promises():
@@ -31,7 +35,7 @@ def test_slopes_and_promises():
 def test_slopes_leave_the_start_out():
     bent = curves(circle.HARD, 0.5, 0.6)
     early = np.where(TIMES < 10, 7.0, 1.0)
-    bent = circle.CircleCurves(bent.exponent, RICH, TIMES, bent.kernel, bent.losses * early)
+    bent = dataclasses.replace(bent, losses=bent.losses * early)
     np.testing.assert_allclose(bent.slopes("losses"), [0.59, 0.6, 0.61], rtol=1e-12)
 
 
@@ -50,7 +54,8 @@ def test_a_hard_target(rich, spread, verdict):
     claim = circle._hard(curves(circle.HARD, 0.5, rich, spread))
     assert claim.verdict == verdict
     assert claim.measured == pytest.approx(rich)
-    assert claim.theory == pytest.approx(0.5)
+    assert claim.theory == pytest.approx(2 / 3)
+    assert claim.source_value == pytest.approx(2 / 3)
     assert claim.error == pytest.approx(spread / math.sqrt(3))
 
 
@@ -76,8 +81,17 @@ def test_kernel_losses_by_repeated_products():
     for _ in range(7):
         residual = step @ residual
         expected.append(np.mean(residual**2))
-    found = circle.kernel_losses(problem, np.arange(1.0, 8.0), 2)
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    spectrum = circle.initial_spectrum(problem, 2)
+    np.testing.assert_allclose(circle.kernel_losses(*spectrum, 0.5, np.arange(1.0, 8.0)), expected, rtol=1e-9)
+
+
+def test_the_model_without_richness_is_the_kernel():
+    spectrum = circle.initial_spectrum(circle.circle_problem(1.0, 40, 30, 0.1, 0.5, 0), 2)
+    times = np.array([0.3, 3.0, 30.0])
+    lazy = circle.model_losses(*spectrum, 1e-6, times)
+    # Descent at a small rate is flow: (1 - 1e-4 x)^(t / 1e-4).
+    np.testing.assert_allclose(lazy, circle.kernel_losses(*spectrum, 1e-4, times / 1e-4), rtol=1e-3)
+    assert np.all(circle.model_losses(*spectrum, 1.0, times) < lazy)
 
 
 def test_a_lazy_kernel_stays_and_a_rich_one_moves():
