@@ -84,3 +84,23 @@ def test_curves_over_rates_are_not_flattened_by_the_edge_of_stability():
     low, high = plot_curves(_rates(losses, rates)).axes[0].get_ylim()
     assert low < 0.2
     assert 1.0 < high < 2.0
+
+
+def test_local_exponents_stand_below_the_curves_with_their_limits():
+    times, richness = np.logspace(0, 4, 9), np.array([0.0, 1.0])
+    losses = np.stack([times**-0.5, times**-0.7])
+    slopes = np.stack([np.full(9, -0.5), np.full(9, -0.7)])
+    curves = LearningCurves(
+        {
+            "test_loss": (("richness", "time"), losses),
+            "local_exponent": (("richness", "time"), slopes),
+            "asymptotic_exponent": (("richness",), np.array([-0.5, -2 / 3])),
+        },
+        {"richness": richness, "time": times},
+        {},
+    )
+    loss, exponent = plot_curves(curves).axes
+    assert (loss.get_ylabel(), exponent.get_ylabel()) == ("test loss", "local exponent")
+    lines = [line for line in exponent.get_lines() if len(line.get_xdata()) == 9]
+    np.testing.assert_allclose([line.get_ydata()[-1] for line in lines], [-0.5, -0.5, -0.7, -2 / 3])
+    assert exponent.get_ylim()[1] > 0 > exponent.get_ylim()[0]

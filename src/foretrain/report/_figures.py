@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from foretrain.curves import Comparison, LearningCurves
 from foretrain.errors import InvalidInput
 from foretrain.report._extras import require
-from foretrain.report._grid import Grid, Quantity, comparison_grid, curves_grid, show, words
+from foretrain.report._grid import Grid, Quantity, comparison_grid, curves_grid, exponents, show, words
 from foretrain.report._palette import INK, distinct, ordered
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -28,7 +29,8 @@ def plot_curves(curves: LearningCurves, path: str | os.PathLike | None = None) -
 
     Colour follows one axis (`width` first), panels another (`samples` first); both axes of each panel are logarithmic
     wherever the values span more than a decade and are positive. A sweep of more learning rates than times is drawn over the
-    rate, with a diamond at the best rate of each curve. Beyond twelve panels the first twelve are drawn, and the
+    rate, with a diamond at the best rate of each curve. Where the result has local exponents, they stand below the curves, with
+    dotted lines for what they tend to. Beyond twelve panels the first twelve are drawn, and the
     figure says so.
 
     Args:
@@ -52,7 +54,8 @@ def plot_curves(curves: LearningCurves, path: str | os.PathLike | None = None) -
         1
     """
     target = target_path(path, "plot_curves")
-    return save(_draw(curves_grid(curves), "plot_curves", residual=False), target)
+    grid = curves_grid(curves)
+    return save(_draw(grid, "plot_curves", residual=False, slopes=exponents(curves, grid)), target)
 
 
 def plot_comparison(comparison: Comparison, path: str | os.PathLike | None = None) -> Any:
@@ -156,7 +159,9 @@ def save(figure: Any, target: Path | None) -> Any:
     return figure
 
 
-def _draw(grid: Grid, who: str, *, residual: bool) -> Any:
+def _draw(
+    grid: Grid, who: str, *, residual: bool, slopes: Float[np.ndarray, "two *axes horizontal"] | None = None
+) -> Any:
     quantity = grid.quantities[grid.main]
     colour, panel, rest = grid.roles()
     others = [a for a in (panel, *rest) if a is not None]
@@ -164,8 +169,9 @@ def _draw(grid: Grid, who: str, *, residual: bool) -> Any:
     shown = indices[:_MOST_PANELS]
     columns = min(len(shown), 4 if len(shown) != 5 and len(shown) != 6 else 3)
     rows = -(-len(shown) // columns)
-    figure = new_figure(who, max(4.2, 2.75 * columns + 0.6), (3.6 if residual else 2.7) * rows + 0.7)
-    ratios = [2.6, 1.0] * rows if residual else [1.0] * rows
+    below = residual or slopes is not None
+    figure = new_figure(who, max(4.2, 2.75 * columns + 0.6), (3.6 if below else 2.7) * rows + 0.7)
+    ratios = ([2.6, 1.0] if residual else [1.5, 1.0]) * rows if below else [1.0] * rows
     cells = figure.add_gridspec(len(ratios), columns, height_ratios=ratios)
     tints = colours(grid.coords[colour]) if colour else [ordered(1)[0]]
     limits = _vertical(quantity, over_rates=grid.horizontal == "learning_rate")
@@ -173,7 +179,7 @@ def _draw(grid: Grid, who: str, *, residual: bool) -> Any:
     for number, index in enumerate(shown):
         row, column = divmod(number, columns)
         where = dict(zip(others, index, strict=True))
-        upper = figure.add_subplot(cells[(2 * row if residual else row), column])
+        upper = figure.add_subplot(cells[(2 * row if below else row), column])
         _curves_panel(upper, grid, quantity, where, colour, tints, limits)
         varied = [a for a in others if len(grid.coords[a]) > 1]
         title = ", ".join(f"{words(a)} {show(grid.coords[a][where[a]])}" for a in varied)
@@ -181,14 +187,17 @@ def _draw(grid: Grid, who: str, *, residual: bool) -> Any:
             literal(textwrap.fill(title, 36)), fontsize=8, color=INK["light"], loc="left", fontweight="bold"
         )
         lower = upper
-        if residual:
+        if below:
             upper.tick_params(labelbottom=False)
             lower = figure.add_subplot(cells[2 * row + 1, column], sharex=upper)
-            _residual_panel(lower, grid, quantity, where, colour, tints, reach)
+            if slopes is None:
+                _residual_panel(lower, grid, quantity, where, colour, tints, reach)
+            else:
+                _exponent_panel(lower, grid, slopes, where, colour, tints)
         if column == 0:
             upper.set_ylabel(words(grid.main), fontsize=8, color=INK["light"])
-            if residual:
-                lower.set_ylabel("error (%)", fontsize=8, color=INK["light"])
+            if below:
+                lower.set_ylabel("error (%)" if slopes is None else "local exponent", fontsize=8, color=INK["light"])
         if number + columns >= len(shown):
             lower.set_xlabel(words(grid.horizontal), fontsize=8, color=INK["light"])
     _legend(figure, grid, quantity, colour, tints)
@@ -298,6 +307,28 @@ def _residual_panel(
             out = known & (sign * error > reach)
             _arrows(axes, place[out], sign * reach, marker, tint)
     axes.set_ylim(-reach, reach)
+    _horizontal_axis(axes, grid.x, place, beyond)
+
+
+def _exponent_panel(
+    axes: Any,
+    grid: Grid,
+    slopes: Float[np.ndarray, "two *axes horizontal"],
+    where: dict[str, int],
+    colour: str | None,
+    tints: list[str],
+) -> None:
+    style(axes)
+    place, beyond = positions(grid.x)
+    for entry, tint in enumerate(tints):
+        local, limit = (_pick(values, grid, where, colour, entry) for values in slopes)
+        axes.plot(place, local, color=tint, lw=1.3, zorder=3)
+        axes.plot(place, limit, color=tint, lw=0.9, ls=":", zorder=2)
+    known = slopes[np.isfinite(slopes)]
+    if known.size:
+        # One scale for all panels; a curve that ends at a floor goes to zero, so that zero is in view.
+        low, high = float(known.min()), max(float(known.max()), 0.0)
+        axes.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
     _horizontal_axis(axes, grid.x, place, beyond)
 
 

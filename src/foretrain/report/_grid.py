@@ -15,7 +15,7 @@ LOSSES = ("test_loss", "train_loss")
 # A sweep of more learning rates than this is looked at over the rate, unless there are as many times.
 _FEW_RATES = 4
 # The first of these that varies gives the colour.
-_COLOURS = ("width", "width_ratio")
+_COLOURS = ("width", "width_ratio", "richness")
 # Without time, the first of these that varies becomes the horizontal axis.
 _HORIZONTAL = ("time", "samples", "width", "ridge", "learning_rate")
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -113,6 +113,19 @@ def curves_grid(curves: LearningCurves) -> Grid:
         raise InvalidInput(f"report: no curve to draw among {', '.join(curves.variables) or 'no variables'}.")
     sampled = any(f"{n}_stderr" in curves for n in names)
     return _grid(names, None if sampled else curves, curves if sampled else None, None)
+
+
+def exponents(curves: LearningCurves, grid: Grid) -> Float[np.ndarray, "two *axes horizontal"] | None:
+    """Local exponents of the loss in time, and what they tend to, on the grid of a result; `None` where it has none.
+
+    Args:
+        curves: The result.
+        grid: What `curves_grid` made of it.
+    """
+    if "local_exponent" not in curves or grid.horizontal != "time":
+        return None
+    dims = (*grid.axes, grid.horizontal)
+    return np.stack([_on_grid(curves, n, grid.coords, dims) for n in ("local_exponent", "asymptotic_exponent")])
 
 
 def _losses(curves: LearningCurves) -> list[str]:
