@@ -233,18 +233,17 @@ def test_flow_is_descent_at_small_rates():
 
 
 @pytest.mark.long
-def test_long_spectra_are_compressed_with_a_stated_error(monkeypatch):
+@pytest.mark.parametrize("training", [GradientDescent(0.1), GradientDescent(0.1, sample_ratio=0.8)])
+def test_long_spectra_are_compressed_with_a_stated_error(training, monkeypatch):
     problem = Problem(
-        PowerLaw(1.4, 0.6, modes=150), DeepLinear(depth=1, width_ratio=0.2, richness=1.5), GradientDescent(0.1)
+        PowerLaw(1.4, 0.6, modes=3000, noise=0.01), DeepLinear(depth=1, width_ratio=0.2, richness=1.5), training
     )
-    short = solve(problem, [1, 5, 20])
-    monkeypatch.setattr("foretrain.limits.deep_linear._spectrum.EXACT_GROUPS", 1000)
-    from foretrain.limits.deep_linear import _spectrum
-
-    _spectrum._groups_of.cache_clear()
-    whole = solve(problem, [1, 5, 20])
-    _spectrum._groups_of.cache_clear()
-    np.testing.assert_allclose(short.values("test_loss"), whole.values("test_loss"), rtol=1e-7)
+    whole = solve(problem, [1, 5, 20, 60])
+    monkeypatch.setattr("foretrain.limits.deep_linear._spectrum.EXACT_NUMBERS", 0)
+    short = solve(problem, [1, 5, 20, 60])
+    np.testing.assert_allclose(short.values("test_loss"), whole.values("test_loss"), rtol=1e-8)
+    np.testing.assert_allclose(short.values("train_loss"), whole.values("train_loss"), rtol=1e-8)
+    assert 0 < short.values("test_loss_error").max() < 1e-7
 
 
 def test_power_law_keeps_its_signal():

@@ -117,7 +117,7 @@ def point_of(problem: Problem, rows: int, grid: Clock | None = None) -> Point:
     layers = depth + 1.0 if not residual else tangent_factor(depth, branch, scale)
     time = float(grid.times[-1]) if grid is not None else rate * rows / (1.0 - getattr(protocol, "momentum", 0.0))
     time = time * layers * _GROWTH
-    groups, error = groups_of(problem.task, time, compress=data != "wide")  # type: ignore[arg-type]
+    groups, error = groups_of(problem.task, time, 0 if data == "wide" else rows)  # type: ignore[arg-type]
     sizes = Sizes(rate, squared, width, inverse, float(problem.task.noise), branch, depth)  # type: ignore[attr-defined]
     deepest = int(depth) if math.isfinite(depth) else max(DEPTHS)
     layout = Layout(room_for(deepest) if residual else deepest, residual, data, len(groups.eigenvalues))

@@ -14,22 +14,23 @@ from foretrain.limits.linear import measure_of
 from foretrain.limits.linear._measure import chebyshev_nodes, interpolation_weights
 from foretrain.tasks import AbstractSpectralTask, SpectrumTask
 
-# Fewer groups than this stay as they are.
-EXACT_GROUPS = 40
+# So many groups stay as they are, and more in short marches: as long as their matrices have fewer numbers than this.
+EXACT_GROUPS, EXACT_NUMBERS = 40, 4e6
 _LARGEST, _TAIL_NODES, _TAIL = 12, 6, 0.1
 _NODES_PER_UNIT, _MORE_NODES = 4.0, 6
 
 
-def groups_of(task: AbstractSpectralTask, time: float, compress: bool) -> tuple[Groups, float]:
+def groups_of(task: AbstractSpectralTask, time: float, rows: int) -> tuple[Groups, float]:
     r"""The groups of a task without axes, and the error of their compression relative to the loss before training.
 
     Args:
         task: What is learned.
         time: Training time $\tau$ that is resolved, in units of inverse eigenvalues.
-        compress: Whether long spectra are compressed to some forty groups.
+        rows: Rows of the matrices of every group, 0 if there are none; long spectra with many rows are compressed.
     """
+    most = max(EXACT_GROUPS, int(EXACT_NUMBERS / max(rows, 1) ** 2)) if rows else 10**9
     # The noise plays no part in the spectrum.
-    return _groups_of(task.replace(noise=0.0), _rounded(time), compress)
+    return _groups_of(task.replace(noise=0.0), _rounded(time), most)
 
 
 def _rounded(time: float) -> float:
@@ -38,7 +39,7 @@ def _rounded(time: float) -> float:
 
 
 @functools.lru_cache(maxsize=64)
-def _groups_of(task: AbstractSpectralTask, time: float, compress: bool) -> tuple[Groups, float]:
+def _groups_of(task: AbstractSpectralTask, time: float, most: int) -> tuple[Groups, float]:
     spectrum = task.spectrum()
     measure = measure_of(spectrum)
     dimension = float(spectrum.modes)
@@ -53,7 +54,7 @@ def _groups_of(task: AbstractSpectralTask, time: float, compress: bool) -> tuple
     whole = Groups(
         np.asarray(measure.eigenvalues, float), trace / dimension, scale * signal, q / dimension, scale * q_signal
     )
-    if not compress or len(whole.eigenvalues) <= EXACT_GROUPS:
+    if len(whole.eigenvalues) <= most:
         return whole, 0.0
     small = compressed(whole, time)
     return small, compression_error(whole, small, time)
