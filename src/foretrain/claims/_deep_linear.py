@@ -267,7 +267,7 @@ def _depth_exponent() -> Claim:
     told = "; ".join(f"L = {d}: {v:.3f} (error {e:.1g}), limit {ours[d]:.3f}" for d, (v, e) in found.items())
     return Claim(
         PAPER,
-        "rich exponent on hard power-law tasks, from random initialization: the same at all depths, 2 beta / (1 + beta)? (L = 3, beta = 0.5)",
+        "rich exponent on hard power-law tasks from random weights: the same at all depths, as a public summary has it (L = 3, beta = 0.5)",
         flat,
         found[3][0],
         NAN,
