@@ -61,8 +61,9 @@ def contour(largest: float, inner: float, spacing: float = SPACING, least: int =
     turn = count * spacing - ENDING
     inner = 2.0 * reach * np.exp(TURN - turn)
     q = (np.arange(count) + 0.5) * spacing
-    burst = np.exp(q - turn)
-    p, speed = q + burst, 1.0 + burst
+    # Odd in q, so that both halves join smoothly.
+    start = 2.0 * np.exp(-turn)
+    p, speed = q + start * np.sinh(q), 1.0 + start * np.cosh(q)
     below = 1.0 - np.sin(ANGLE - 1j * p)
     slope = -1j * reach * np.cos(ANGLE - 1j * p) / below**2 * speed
     return Contour(reach / below - inner, 1j * spacing / np.pi * slope, float(inner))

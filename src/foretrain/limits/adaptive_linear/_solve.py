@@ -47,13 +47,8 @@ def covers(problem: Problem) -> str | None:
             f"no theory of the protocol {training.kind!r} for this model; expected 'gradient-flow', 'gradient-descent' or "
             "'one-pass-sgd'"
         )
-    for name, excuse in (
-        ("schedule", "learning rates that change are not known for this model"),
-        ("sample_ratio", "sample_ratio belongs to 'deep-linear'; give samples"),
-        ("batch_ratio", "batch_ratio belongs to 'deep-linear'; give batch_size"),
-    ):
-        if getattr(training, name, None) is not None:
-            return excuse
+    if getattr(training, "schedule", None) is not None:
+        return "learning rates that change are not known for this model"
     if getattr(training, "exact_gaussian", False):
         return "exact_gaussian is known for models that are linear in what they learn only"
     return None
