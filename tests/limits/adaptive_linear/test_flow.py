@@ -198,3 +198,43 @@ def test_cases_do_not_depend_on_their_company():
     together = flow_curves(cases, TIMES)
     for i, one in enumerate(cases):
         np.testing.assert_allclose(flow_curves([dataclasses.replace(one)], TIMES).test[0], together.test[i], rtol=STEP)
+
+
+@pytest.mark.long
+def test_diffusion_against_the_eigenvectors_of_one_large_draw():
+    """(AL.20) and (AL.6) with the eigenpairs of one matrix, every mode eightfold so that it averages itself."""
+    fold, heat, richness = 8, 0.005, 1.0
+    k = np.arange(1.0, 121.0)
+    lam = np.repeat(k**-1.2, fold)
+    target = np.repeat(k**-0.26, fold) / np.sqrt(fold)
+    matrix = np.random.default_rng(0).standard_normal((60 * fold, len(lam))) / np.sqrt(60 * fold)
+    x, vectors = np.linalg.eigh((matrix * lam) @ matrix.T)
+    b = vectors.T @ (matrix @ (lam * target))
+
+    def losses(heat):
+        def slope(state):
+            theta, variance = state
+            squared = theta @ theta + variance.sum()
+            gain = 0.5 + 0.5 * np.sqrt(1.0 + 4.0 * richness * squared)
+            g = b - x * theta
+            push = richness / gain * (theta @ g - x @ variance)
+            loss = lam @ target**2 - 2.0 * b @ theta + x @ (theta**2 + variance)
+            moved = 2.0 * (push - gain * x) * variance + heat * gain**2 * loss * x
+            return np.array([gain * g + push * theta, moved]), loss
+
+        state, step, found = np.zeros((2, len(x))), 0.02, []
+        for i in range(401):
+            k1, loss = slope(state)
+            if i in (100, 400):
+                found.append(loss)
+            k2 = slope(state + 0.5 * step * k1)[0]
+            k3 = slope(state + 0.5 * step * k2)[0]
+            state = state + step / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + slope(state + step * k3)[0])
+        return np.array(found)
+
+    added = losses(heat / fold) - losses(0.0)
+    spectrum = PowerLawSpectrum(1.2, 0.6, 120)
+    cases = [Case(spectrum, 60.0, INF, 0.0, richness, 0.1, batch) for batch in (20.0, INF)]
+    noisy, smooth = flow_curves(cases, np.array([20.0, 80.0])).test
+    # What is left of the draw: a relative 1 / sqrt(480) or less.
+    np.testing.assert_allclose(noisy - smooth, added, rtol=0.045)
