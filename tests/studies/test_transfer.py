@@ -17,6 +17,8 @@ from foretrain.curves import LearningCurves
 from foretrain.errors import InvalidInput, UnsupportedProblem
 from foretrain.problems import GradientFlow
 from foretrain.studies import Store, Study, TransferOptions, parse_study
+from foretrain.studies._transfer_plan import plan
+from foretrain.studies._transfer_verdict import judge
 
 EXPONENTS = {"sp": -0.6, "mup": 0.0, "ntk": 0.0}
 
@@ -122,6 +124,20 @@ def test_large_sizes_that_diverge_everywhere_still_count(calls):
     (verdict,) = transfer(problem(schemes=("sp",), rates=rates), [0, 100], seeds=3).verdicts
     assert verdict["verdict"] in ("drifts", "undecided")
     assert "extend the grid of learning_rate down" in verdict["advice"][0]
+
+
+@pytest.mark.parametrize(
+    ("smallest", "verdict"), [((3.0, 3.0, 3.0, 3.0), "drifts"), ((5.0, -0.8, -0.8, -0.8), "undecided")]
+)
+def test_an_optimum_at_the_end_of_the_grid_by_chance_is_no_drift(smallest, verdict):
+    """Four seeds whose best rates at the smallest size all lie beyond the grid show a drift; one of four does not."""
+    x = np.linspace(-1.0, 1.0, 7)
+    best = np.array([smallest, *(place + np.array([-0.05, 0.0, 0.0, 0.05]) for place in (0.7, 0.4, 0.1))])
+    losses = np.exp(0.25 * (x[None, :, None] - best[:, None, :]) ** 2 - 1)
+    found = plan(problem((64, 128, 256, 512), ("mup",), rates=np.exp(x).tolist()), TransferOptions())
+    table = judge(found, {}, losses, losses, 0.1, "mup")
+    assert table["optima"][0]["status"] == "upper end of the grid"
+    assert table["verdict"] == verdict
 
 
 def test_everything_diverges(monkeypatch):

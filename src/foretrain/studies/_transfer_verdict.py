@@ -175,8 +175,10 @@ def _at_least(scale: Scale, sweep: statistics.Sweep, tolerance: float) -> float 
     places = np.array([ends.get(int(d), v.place) for d, v in zip(directions, sweep.vertices, strict=True)])[usable]
     log_sizes = np.log(sweep.sizes[usable])
     spacing = float(np.diff(sweep.x).mean()) ** 2 / 12
-    fitted = np.where(directions[usable] != 0, spacing, sweep.fitted[usable] + sweep.seed_variance[usable])
-    found = statistics.slope(log_sizes, places, np.zeros((len(usable), len(usable))), fitted)
+    fitted = np.where(directions[usable] != 0, spacing, sweep.fitted[usable])
+    # With other seeds an optimum may come back from the end of the grid, so the ends vary with the draws as well.
+    draws = np.where(np.isfinite(sweep.places[:, usable]), sweep.places[:, usable], places[None, :])
+    found = statistics.slope(log_sizes, places, sweep.resampled.covariance(draws), fitted)
     beyond = directions[usable] != 0
     outward = directions[usable][beyond] * np.sign(log_sizes - log_sizes.mean())[beyond]
     if not np.all(outward == np.sign(found.exponent)):
