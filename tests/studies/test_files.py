@@ -39,7 +39,9 @@ def reduced(study):
         part.replace(**{name: values[: 2 if name == "samples" else 1] for name, values in part.axes().items()})
         for part in problem.parts()
     ]
-    times = dataclasses.replace(study.times, points=4) if study.times is not None else None
+    times = study.times
+    if times is not None:
+        times = dataclasses.replace(times, points=4) if dataclasses.is_dataclass(times) else times[:2]
     return study.replace(problem=type(problem)(*parts), times=times, seeds=3)
 
 
