@@ -41,7 +41,7 @@ class Layout(NamedTuple):
 
     def shapes(self) -> dict[str, str]:
         """Names of all matrices and their dimensions."""
-        hidden = residual_shapes() if self.residual else layer_shapes(self.depth)
+        hidden = residual_shapes(self.depth) if self.residual else layer_shapes(self.depth)
         return input_shapes(self.data, self.groups) | hidden | {"records": "tr", "forward": "tk", "backward": "tl"}
 
     def shape(self, dims: str, size: int) -> tuple[int, ...]:

@@ -45,10 +45,8 @@ def two_time(name: str, found: Curves, problem: Problem, times: np.ndarray) -> F
     if name == "backward_covariance":
         return np.stack([none, *(part[both] for part in _covariances(state, "Cg", depth)), np.ones_like(none)])
     letter, source = ("H", 1) if name == "forward_response" else ("G", 0)
-    if f"all{letter}" in state:
-        own = [state[f"all{letter}"][layer, :, source, layer] for layer in range(depth)]
-    else:
-        own = [state[f"{letter}{layer}"][:, source] for layer in range(1, depth + 1)]
+    own = [state[f"{letter}{layer}"][:, source] for layer in range(1, depth + 1)]
+    own = [part[:, layer] if part.ndim == 3 else part for layer, part in enumerate(own)]
     return np.stack([none, *(richness * part[both].T for part in own)])
 
 
