@@ -1,0 +1,16 @@
+"""The claims of deep linear networks."""
+
+import pytest
+
+from foretrain.claims import run_claims
+
+
+@pytest.mark.long
+def test_deep_linear():
+    claims = run_claims(["03"])
+    verdicts = {claim.claim: claim.verdict for claim in claims}
+    corrected = [claim for claim, verdict in verdicts.items() if verdict == "corrected"]
+    assert len(corrected) == 1
+    assert "all depths" in corrected[0]
+    assert [claim for claim, verdict in verdicts.items() if verdict not in ("reproduced", "corrected")] == []
+    assert sum("finite networks" in claim for claim in verdicts) == 7
