@@ -141,6 +141,19 @@ def test_too_many_steps_are_refused_with_the_number():
         solve(Problem(Isotropic(), MODEL, GradientDescent(0.05)), [200_000])
 
 
+def test_outputs_of_two_times_are_bounded():
+    problem = Problem(Isotropic(noise=[0.1 * i for i in range(1, 21)]), MODEL, GradientDescent(0.01))
+    with pytest.raises(TooLarge, match="outputs of two times"):
+        solve(problem, list(range(1500)), outputs=("forward_covariance",))
+
+
+def test_messages_are_in_the_order_of_the_points():
+    problem = Problem(Isotropic(), DeepLinear(depth=1, richness=0), GradientDescent([5.0, 3.0, 4.0, 2.0]))
+    with pytest.warns(ForetrainWarning):
+        curves = solve(problem, [0, 20])
+    assert [message.split("learning_rate = ")[1][0] for message in curves.messages] == ["5", "3", "4", "2"]
+
+
 def test_sweeps_check_their_grid():
     problem = Problem(Isotropic(), MODEL, GradientDescent(0.05))
     with pytest.raises(InvalidInput, match="at least three increasing rates"):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from foretrain._declaration import WrongKey
 from foretrain.curves import LearningCurves, combine_messages
-from foretrain.errors import ForetrainWarning, nearest
+from foretrain.errors import ForetrainWarning, TooLarge, nearest
 from foretrain.limits.deep_linear._edge import lazy_edge
 from foretrain.limits.deep_linear._flow import Clock, clock
 from foretrain.limits.deep_linear._input import LOSSES
@@ -21,6 +21,8 @@ from foretrain.tasks import AbstractSpectralTask, PowerLaw
 
 PARTS = ("bias", "variance_width", "variance_data", "variance_sgd", "tangent_kernel")
 OUTPUTS = (*PARTS, *LAYERED, *TWO_TIME)
+# Of a variable that depends on two times.
+MOST_VALUES = 1e8
 # Beyond this multiple of the loss before training a run counts as diverged, unless its train loss has fallen.
 DIVERGED = 1e3
 # A flow whose error exceeds a tenth of the loss, and this share of the loss before training, is none.
@@ -102,17 +104,14 @@ def solve(
         fast = clock(times, float(np.max(start.groups.eigenvalues)) * start.tangent)
         grid.fill(index, one, flow_curves_of(one, fast), fast.finer().places, np.nan)
 
-    # The first point compiles.
-    for done, piece in enumerate(_pieces(points, threads, run)):
+    for done, _ in enumerate(_pieces(points, threads, run), 1):
         if progress is not None:
             progress(done, len(points), "solve")
-        del piece
-    if progress is not None:
-        progress(len(points), len(points), "solve")
     return grid.curves()
 
 
 def _pieces(points, threads, run):
+    """Runs every point, the first one alone, since it compiles."""
     for index, one in points[:1]:
         yield run(index, one)
     if threads == 1 or len(points) < 3:
@@ -170,6 +169,12 @@ class _Grid:
         shape = problem.shape
         depth = np.max(problem.model.depth)  # type: ignore[attr-defined]
         self.layers = 0 if np.isinf(depth) else int(depth) + 2
+        values = np.prod(shape, dtype=float) * self.layers * len(times) ** 2
+        if set(outputs) & set(TWO_TIME) and values > MOST_VALUES:
+            raise TooLarge(
+                f"solve: outputs of two times would hold {values:.3g} values each, about {8 * values / 1e9:.3g} GB; expected at most "
+                f"{MOST_VALUES:.0e}: ask for fewer times."
+            )
         self.arrays = {
             name: np.full((*shape, len(times)), np.nan)
             for name in ("test_loss", "train_loss", "test_loss_error", "train_loss_error")
@@ -179,7 +184,7 @@ class _Grid:
             self.arrays[name] = np.full((*shape, *more, len(times)), np.nan)
         self.status = np.full(shape, "ok", dtype="<U13")
         self.edge = np.full(shape, np.nan)
-        self.messages: list[str] = []
+        self.messages: dict[tuple[int, ...], str] = {}
 
     def fill(self, index: tuple[int, ...], one: Problem, found: Curves, rows: np.ndarray, edge: float) -> None:
         """Writes one point, whose times stand in these rows."""
@@ -210,7 +215,7 @@ class _Grid:
         elif gone <= rows.max():
             self.status[index] = "diverged"
             where = ", ".join(f"{name} = {value:g}" for name, value in self._here(index).items())
-            self.messages.append(
+            self.messages[index] = (
                 f"solve: training diverges{f' at {where}' if where else ''}: the test loss exceeds {DIVERGED:g} times that "
                 f"before training at step {gone}"
                 + (f"; max_stable_lr = {edge:.6g}." if np.isfinite(edge) else "; choose a smaller learning_rate.")
@@ -225,7 +230,7 @@ class _Grid:
             for array in self.arrays.values():
                 array[index][..., bad] = np.nan
             self.status[index] = "not converged"
-            self.messages.append(
+            self.messages[index] = (
                 f"solve: gradient flow is not resolved at {int(np.sum(bad))} of {len(bad)} times (the weights move faster than the "
                 "grid of times, or longer than it can follow); use earlier times, a smaller richness or gradient-descent."
             )
@@ -253,7 +258,7 @@ class _Grid:
         kept = tuple(0 if name == "learning_rate" else slice(None) for name in dims)
         if self.problem.training.discrete:
             variables["max_stable_lr"] = (tuple(name for name in dims if name != "learning_rate"), self.edge[kept])
-        messages = _shortened(combine_messages(self.messages))
+        messages = _shortened(combine_messages([self.messages[index] for index in sorted(self.messages)]))
         for message in messages:
             warnings.warn(message, ForetrainWarning, stacklevel=4)
         coords["time"] = self.times.astype(float)
