@@ -18,6 +18,8 @@ FILES = sorted((Path(__file__).resolve().parents[2] / "studies").glob("*.toml"))
 NAMES = [path.stem for path in FILES]
 SWEEPS = [path for path in FILES if path.stem.startswith(("transfer-", "tune-"))]  # run by the tests of `transfer`
 DECLARED = [path for path in FILES if path.stem in ("power-law", "momentum", "ridge")]
+LEARNING = [path for path in FILES if path.stem in ("deep-linear", "two-layer-linear")]  # features that are learned
+SOLVED = [path for path in FILES if path.stem in ("deep-linear-width", "deep-linear-depth", "rich-or-lazy")]
 
 
 def test_they_are_all_here():
@@ -45,12 +47,17 @@ def reduced(study):
     return study.replace(problem=type(problem)(*parts), times=times, seeds=3)
 
 
-@pytest.mark.parametrize("path", DECLARED, ids=[p.stem for p in DECLARED])
+@pytest.mark.parametrize("path", [*DECLARED, *LEARNING], ids=[p.stem for p in [*DECLARED, *LEARNING]])
 def test_runs_reduced(path):
     found = compare(reduced(read_study(path)))
     assert found.theory.status == "ok"
     assert found.training.status == "ok"
     assert all(np.all(np.isfinite(found.error.values(name))) for name in ("test_loss", "train_loss"))
+
+
+@pytest.mark.parametrize("path", SOLVED, ids=[p.stem for p in SOLVED])
+def test_is_solved_reduced(path):
+    assert solve_study(reduced(read_study(path))).status == "ok"
 
 
 @pytest.mark.long
@@ -65,8 +72,8 @@ def test_theory_is_within_seed_noise_of_training(path):
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in FILES if p not in [*DECLARED, *SWEEPS]],
-    ids=[n for n in NAMES if n not in {p.stem for p in [*DECLARED, *SWEEPS]}],
+    [p for p in FILES if p not in [*DECLARED, *LEARNING, *SOLVED, *SWEEPS]],
+    ids=[p.stem for p in FILES if p not in [*DECLARED, *LEARNING, *SOLVED, *SWEEPS]],
 )
 def test_data_studies_train_reduced(path):
     study = reduced(read_study(path))
