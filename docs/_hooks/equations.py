@@ -24,7 +24,16 @@ _CITATION = re.compile(r"\(((?:RF|MS|SG|SL|PL|PR|K|PA|DL)\.\d+)\)")
 
 # Letters that LaTeX writes with an alphabet and MathML Core wants as characters of their own.
 _ALPHABETS = {
-    "script": {"L": "\u2112", "A": "\U0001d49c", "E": "\u2130", "O": "\U0001d4aa", "N": "\U0001d4a9"},
+    "script": {
+        "L": "\u2112",
+        "A": "\U0001d49c",
+        "E": "\u2130",
+        "O": "\U0001d4aa",
+        "N": "\U0001d4a9",
+        "K": "\U0001d4a6",
+        "P": "\U0001d4ab",
+        "Q": "\U0001d4ac",
+    },
     "double-struck": {"R": "\u211d", "C": "\u2102", "E": "\U0001d53c"},
 }
 _STYLED = re.compile(r'<mi mathvariant="(script|double-struck)">(\w)</mi>')
