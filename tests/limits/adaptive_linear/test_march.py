@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from foretrain.limits.adaptive_linear._curves import flow_curves
+from foretrain.limits.adaptive_linear._descent import descent
 from foretrain.limits.adaptive_linear._march import march, march_measure
-from foretrain.limits.adaptive_linear._scene import Case
+from foretrain.limits.adaptive_linear._scene import Case, Scene
 from foretrain.limits.linear import Descent, StochasticDescent, linear_curves, spectral_measure
 from foretrain.tasks import PowerLawSpectrum
 
@@ -80,6 +81,17 @@ def test_diffusion_leaves_out_little():
     added = flow.test[0, 0] - noiseless.test[0, 0]
     assert 0.0 < found.test[-1] - flow.test[0, 0] < 0.05 * added
     assert abs(found.norm[-1] / flow.norm[0, 0] - 1.0) < 0.03
+
+
+@pytest.mark.parametrize(("width", "samples"), [(60.0, INF), (60.0, 60.0), (INF, 40.0), (INF, INF)])
+def test_descent_in_one_time_is_the_march(width, samples):
+    """Two roads for full batches: a metric on contours, causal matrices in two times."""
+    case = Case(LAW, width, samples, 0.1, 2.5, 0.1)
+    scene = Scene([case], 500.0, 0.18)
+    path, found = descent(scene.x, scene.filters([case]), 0.1, 60), run(case, 60)
+    np.testing.assert_allclose(path.test, found.test, rtol=1e-8)
+    np.testing.assert_allclose(path.train + (0.1 if samples == INF else 0.0), found.train, rtol=1e-8)
+    np.testing.assert_allclose(path.norm, found.norm, rtol=1e-8, atol=1e-12)
 
 
 def test_compression():

@@ -1,26 +1,34 @@
-r"""Protocols that count steps: which of three roads serves which step, and how far it can be trusted.
+r"""Protocols that count steps: which road serves which step, and how far it can be trusted.
 
-1. Up to `MOST_STEPS` steps the two-time equations are marched (`_march`): exact for every learning rate.
-2. In the lazy limit, $\gamma=0$, the linear limits are exact for any number of steps.
-3. Beyond, steps are a flow at $t=\eta\cdot$ step, for SGD with the diffusion of its batches. What that leaves out is of order $\eta$ and early. It is
-   measured: `YARDSTICK` steps are marched too, and the relative difference at the last of them is the error of all later ones.
+1. Full batches, up to `MOST_STEPS` steps: the closed discrete equations (`_descent`), exact for every learning rate.
+2. One pass, up to `MOST_MARCHED` steps: the two-time equations (`_march`), exact too. They also take over from 1. close to the edge of stability,
+   where the contour does not reach.
+3. In the lazy limit, $\gamma=0$, the linear limits are exact for any number of steps.
+4. Beyond, steps are a flow at $t=\eta\cdot$ step, for SGD with the diffusion of its batches. What that leaves out is of order $\eta$ and early. It is
+   measured: the first steps (`YARDSTICK`, or `YARDSTICK_MARCHED` in one pass) are taken exactly too, and the relative difference at the last of
+   them is the error of all later ones.
 """
 
 import dataclasses
 import math
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
-from foretrain.limits.adaptive_linear._curves import Curves, flow_curves, grown, longest_clock
+from foretrain.limits.adaptive_linear._curves import FINE, Curves, flow_curves, grown, longest_clock
+from foretrain.limits.adaptive_linear._descent import descent
+from foretrain.limits.adaptive_linear._flow import Path
 from foretrain.limits.adaptive_linear._march import march, march_measure
-from foretrain.limits.adaptive_linear._scene import Case
+from foretrain.limits.adaptive_linear._scene import Case, Scene
 from foretrain.limits.linear import Descent, StochasticDescent, linear_curves, measure_of, spectral_edge
 
-MOST_STEPS = 256
-YARDSTICK = 96
-# What compression of the spectrum leaves in a march.
+MOST_STEPS, YARDSTICK = 8192, 1024
+MOST_MARCHED, YARDSTICK_MARCHED = 256, 96
+# What the compression of the spectrum, or the contour, leaves in exact steps.
 COMPRESSION = 1e-8
+# The contour crosses the axis at 1.17 of the upper edge or a little beyond; filters of steps larger than this would grow there.
+WIDEST = 2.0 / 1.3
 # A loss that has grown by this factor is on its way to infinity.
 BLOWN_UP = 1e6
 
@@ -52,7 +60,8 @@ def discrete_curves(
     """
     finite = np.isfinite(steps)
     last = int(steps[finite].max(initial=0.0))
-    marched = last if last <= MOST_STEPS else YARDSTICK
+    most, yardstick = (MOST_MARCHED, YARDSTICK_MARCHED) if math.isfinite(cases[0].batch) else (MOST_STEPS, YARDSTICK)
+    marched = last if last <= most else yardstick
     early = finite & (steps <= marched)
     late = ~early
     shape = (len(cases), len(steps))
@@ -65,20 +74,16 @@ def discrete_curves(
         found = Curves(blank[0], blank[1], blank[2], blank[3], blank[4], blank[5], residuals, np.ones(len(cases), bool))
         yard = None
     for i, case in enumerate(cases):
-        nodes = march_measure(case.spectrum, longest_clock([case], case.rate * marched), modes)
-        path = march(nodes, case, marched)
-        # The flow knows no label noise on fresh data; the march does.
-        extra = case.noise if math.isinf(case.samples) else 0.0
+        path = _exact(case, marched, modes)
         at = steps[early].astype(int)
-        found.test[i, early], found.train[i, early], found.norm[i, early] = (
-            path.test[at],
-            path.train[at] - extra,
-            path.norm[at],
+        found.test[i, early], found.train[i, early], found.norm[i, early] = path.test[at], path.train[at], path.norm[at]
+        found.test_error[i, early], found.train_error[i, early] = (
+            COMPRESSION * path.test[at],
+            COMPRESSION * path.train[at],
         )
-        found.test_error[i, early] = COMPRESSION * path.test[at]
-        found.train_error[i, early] = COMPRESSION * path.train[at]
         if modes is not None:
-            found.modes[i][:, early] = path.modes[at, len(nodes.eigenvalues) - len(modes) :].T  # type: ignore[index]
+            found.modes[i][:, early] = path.modes[at].T  # type: ignore[index]
+        found.good[i] &= not np.any(np.isnan(path.test))
         _blow_up(found, i, path.test[0] + case.noise)
         if yard is not None:
             beyond = finite & late
@@ -87,12 +92,34 @@ def discrete_curves(
             else:
                 for values, errors, here, marched_loss in (
                     (found.test, found.test_error, yard.test[i, 0], path.test[-1]),
-                    (found.train, found.train_error, yard.train[i, 0], path.train[-1] - extra),
+                    (found.train, found.train_error, yard.train[i, 0], path.train[-1]),
                 ):
                     errors[i, beyond] += abs(here / marched_loss - 1.0) * values[i, beyond]
     richness = np.array([[case.richness] for case in cases])
     found.gain[:] = 1.0 + grown(richness, found.norm)
     return found, _thresholds(cases, found, steps, steps > marched)
+
+
+def _exact(case: Case, steps: int, modes) -> Path:
+    """Steps 0, 1, ... without approximation; NaN where neither road reaches. Train losses on fresh data without their noise."""
+    clock = longest_clock([case], case.rate * max(steps, 1))
+    if math.isinf(case.batch):
+        scene = Scene([case], clock, FINE[1])
+        path = descent(scene.x, scene.filters([case], modes), case.rate, steps)
+        gain = 1.0 + grown(case.richness, path.norm)
+        edge = float(np.max(spectral_edge(scene.measure(case.spectrum), *case.sizes)))
+        if np.all(np.isfinite(path.norm)) and case.rate * np.max(gain) * edge < WIDEST:
+            return path
+    count = min(steps, MOST_MARCHED)
+    nodes = march_measure(case.spectrum, clock, modes)
+    found = march(nodes, case, count)
+    extra = case.noise if math.isinf(case.samples) else 0.0
+    own = None if modes is None else found.modes[:, len(nodes.eigenvalues) - len(modes) :]
+    path = Path(np.arange(count + 1.0), found.norm, found.train - extra, found.test, own)
+    fill = steps - count
+    return jax.tree.map(
+        lambda part: np.pad(part, [(0, fill)] + [(0, 0)] * (part.ndim - 1), constant_values=np.nan), path
+    )
 
 
 def _thresholds(cases: list[Case], found: Curves, steps, beyond) -> Thresholds:
@@ -120,7 +147,7 @@ def _thresholds(cases: list[Case], found: Curves, steps, beyond) -> Thresholds:
 def _blow_up(found: Curves, i: int, start: float) -> None:
     """Losses that grew out of bounds are infinite from there on."""
     with np.errstate(invalid="ignore"):
-        gone = ~(np.abs(found.test[i]) < BLOWN_UP * start)
+        gone = np.abs(found.test[i]) >= BLOWN_UP * start
     for values in (found.test, found.train, found.test_error, found.train_error, found.norm):
         values[i, gone] = np.inf
 

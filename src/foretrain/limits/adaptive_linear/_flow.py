@@ -24,7 +24,7 @@ class Filters(NamedTuple):
     r"""What a batch of problems integrates its filters against.
 
     Attributes:
-        loss: $\omega F/x$: with $\psi^2$ the train loss, which on the population is the test loss; shape (problem, point).
+        loss: $\omega F/x$ less a constant: with $\psi^2$ the train loss, which on the population is the test loss; shape (problem, point).
         norm: $\omega(F-F_a)$: with $\chi^2$ the readout norm.
         richness: $\gamma$, one per problem.
         pairs: $\frac12\frac{\omega\omega'}{xx'}D$ for the test loss on reused data, shape (problem, 2, point, point), or `None`.

@@ -16,6 +16,8 @@ from foretrain.tasks import PowerLawSpectrum, Spectrum
 
 # Chebyshev nodes of a bin in lambda: functions with poles at 45 degrees need more of them than ridges do.
 PER_BIN = 48
+# Where a slope at the inner end is compared with the one there, in units of the distance to zero.
+FAR = 1000.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +71,13 @@ class Scene:
 
     def __init__(self, cases: list[Case], last: float, spacing: float, least: int = 0):
         self.cases = cases
-        inner = 0.5 / last
-        self._smallest = 10.0 ** math.floor(math.log10(inner))
-        first = self.measure(cases[0].spectrum)
         sizes = np.array([case.sizes for case in cases])
+        edge = float(np.max(spectral_edge(measure_of(cases[0].spectrum, 1e-15), *sizes.T)))
         # Sweeps whose spectra end at nearly the same place share weights.
-        largest = 2.0 ** (math.ceil(8.0 * math.log2(float(np.max(spectral_edge(first, *sizes.T))))) / 8.0)
-        self.contour: Contour = contour(largest, inner, spacing, least)
+        largest = 2.0 ** (math.ceil(8.0 * math.log2(edge)) / 8.0)
+        self.contour: Contour = contour(largest, 0.5 / last, spacing, least)
+        self._smallest = 10.0 ** math.floor(math.log10(self.contour.inner))
+        first = self.measure(cases[0].spectrum)
         distinct = sorted(set(map(tuple, sizes)))
         padded = first.pad(node_size(first.nodes))
         found = roots(padded, self.contour, *(np.array(column) for column in zip(*distinct, strict=True)))
@@ -107,11 +109,17 @@ class Scene:
         return self._signals[key]
 
     def loss_weight(self, case: Case) -> Complex[np.ndarray, " point"]:
-        r"""$\omega F/x$."""
-        return self.contour.weight * self.signal(case) / self.x
+        r"""$\omega(F/x-C)$; where $F$ has a slope $C$ at the inner end, easy tasks would have to cancel it at late times."""
+        signal, x = self.signal(case), self.x
+        distance = np.abs(x + self.contour.inner) / self.contour.inner
+        near, far = (int(np.argmin(np.abs(np.log(distance[:-1] / reach)))) for reach in (1.0, FAR))
+        slope, wide = (((signal[at] - signal[-1]) / (x[at] - x[-1])).real for at in (near, far))
+        # The slope of hard tasks diverges, and nothing is gained.
+        constant = slope if abs(slope) < 2.0 * abs(wide) else 0.0
+        return self.contour.weight * (signal / x - constant)
 
     def norm_weight(self, case: Case) -> Complex[np.ndarray, " point"]:
-        r"""$\omega(F-F_a)$; the constant integrates to zero, and takes with it what would cancel at late times."""
+        r"""$\omega(F-F_a)$; constants integrate to zero, and take with them what would cancel at late times."""
         signal = self.signal(case)
         return self.contour.weight * (signal - signal[-1].real)
 

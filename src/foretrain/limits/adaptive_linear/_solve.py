@@ -221,6 +221,11 @@ class _Grid:
             self.asymptotes[index] = regime(law.capacity, law.source, case.richness).flow  # type: ignore[union-attr]
         if not found.good[j]:
             self.status[index] = "not converged"
+            if self.discrete:
+                self.messages.append(
+                    f"solve: learning_rate = {case.rate:g}, richness = {case.richness:g} comes too close to the edge of stability for "
+                    "more than a few hundred exact steps; choose a smaller rate or fewer steps."
+                )
         elif self.discrete and np.any(np.isinf(found.test[j])):
             self.status[index] = "diverged"
 
