@@ -106,7 +106,7 @@ class DeepLinear(AbstractModel):
             `width_ratio = inf` (axis).
         richness: $\gamma_0$ in `mup`, $\bar\gamma$ in `ntk`; 0, the lazy limit, where `width_ratio = inf` in `mup` (axis).
         residual: Whether hidden layers are branches, $h^{\ell+1}=h^\ell+\frac b{\sqrt N}W^\ell h^\ell$.
-        branch_scale: $\beta_0$ of $b=\beta_0L^{-\text{depth\_exponent}}$; residual networks only (axis).
+        branch_scale: $\beta_0$ of $b=\beta_0L^{-\text{depth exponent}}$; residual networks only (axis).
         depth_exponent: 1/2 (default) has a limit of infinite depth, 0 is a constant branch; residual networks only (axis).
 
     Example:
