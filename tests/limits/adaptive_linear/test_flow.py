@@ -232,9 +232,10 @@ def test_diffusion_against_the_eigenvectors_of_one_large_draw():
             state = state + step / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + slope(state + step * k3)[0])
         return np.array(found)
 
-    added = losses(heat / fold) - losses(0.0)
+    still = losses(0.0)
+    added = losses(heat / fold) / still - 1.0
     spectrum = PowerLawSpectrum(1.2, 0.6, 120)
     cases = [Case(spectrum, 60.0, INF, 0.0, richness, 0.1, batch) for batch in (20.0, INF)]
     noisy, smooth = flow_curves(cases, np.array([20.0, 80.0])).test
-    # What is left of the draw: a relative 1 / sqrt(480) or less.
-    np.testing.assert_allclose(noisy - smooth, added, rtol=0.045)
+    # The noise is a share of the loss, which takes most of the scatter with it: 3 % are left between draws.
+    np.testing.assert_allclose(noisy / smooth - 1.0, added, rtol=0.05)
