@@ -55,7 +55,7 @@ def measure(name: str) -> dict:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     from foretrain import GradientDescent, GradientFlow, OnePassSGD, PowerLaw, Problem, TwoLayerLinear, solve
-    from foretrain.limits.adaptive_linear import _curves, _march
+    from foretrain.limits.adaptive_linear import _curves, _discrete, _march
 
     case = cases()[name]
     if "batch" in case:
@@ -79,6 +79,7 @@ def measure(name: str) -> dict:
         run()
         found.append(time.process_time() - start)
     _curves.FINE, _march.PER_BIN = (0.025, 0.15), 24
+    _discrete.FINE = _curves.FINE
     finer = run().values("test_loss")
     loss, said = curves.values("test_loss"), curves.values("test_loss_error")
     return {

@@ -1,9 +1,9 @@
 """Curves of gradient flow at given times, with error estimates: every case on a fine and on a coarse grid."""
 
-import dataclasses
 import functools
 import math
 import operator
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -29,9 +29,8 @@ ATTEMPTS = 6
 ROUNDING = 1e-12
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Curves:
-    """Curves of a list of cases; every array has the shape (case, time), `modes` (case, mode, time)."""
+class Curves(NamedTuple):
+    """Curves of a list of cases; every array has the shape (case, time), `modes` (case, mode, time), `good` (case,)."""
 
     test: np.ndarray
     train: np.ndarray

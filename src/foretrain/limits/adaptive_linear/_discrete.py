@@ -66,8 +66,9 @@ def discrete_curves(
     late = ~early
     shape = (len(cases), len(steps))
     if np.any(late):
-        found = flow_curves(cases, np.where(early, 0.0, steps), modes)
-        yard = flow_curves(cases, np.array([float(marched)])) if last > marched else None
+        whole = flow_curves(cases, np.append(np.where(early, 0.0, steps), float(marched)), modes)
+        found = jax.tree.map(lambda part: part[..., :-1] if part.ndim > 1 else part, whole)
+        yard = (whole.test[:, -1], whole.train[:, -1]) if last > marched else None
     else:
         residuals = None if modes is None else np.full((len(cases), len(modes), len(steps)), np.nan)
         blank = [np.full(shape, np.nan) for _ in range(6)]
@@ -91,8 +92,8 @@ def discrete_curves(
                 _lazy(found, i, case, steps, beyond)
             else:
                 for values, errors, here, marched_loss in (
-                    (found.test, found.test_error, yard.test[i, 0], path.test[-1]),
-                    (found.train, found.train_error, yard.train[i, 0], path.train[-1]),
+                    (found.test, found.test_error, yard[0][i], path.test[-1]),
+                    (found.train, found.train_error, yard[1][i], path.train[-1]),
                 ):
                     errors[i, beyond] += abs(here / marched_loss - 1.0) * values[i, beyond]
     richness = np.array([[case.richness] for case in cases])
