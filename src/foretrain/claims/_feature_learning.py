@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from foretrain.claims._claim import Claim, judge
+from foretrain.claims._feature_learning_networks import network_claims
 from foretrain.limits import solve
 from foretrain.limits.adaptive_linear import compute_optimal_frontier, regime
 from foretrain.problems import GradientDescent, GradientFlow, OnePassSGD, Problem, TwoLayerLinear
@@ -39,7 +40,7 @@ def claims(*, fast: bool = True) -> list[Claim]:
         _sgd_transient(),
         _same_end(),
         *(_simulation(kind, draws) for kind in ("population", "one pass", "reused data")),
-        *_elsewhere(),
+        *network_claims(fast),
     ]
 
 
@@ -225,26 +226,3 @@ def _train(kind: str, seed: int) -> list[float]:
         if step in STEPS:
             found.append(float(lam @ (target - features.T @ readout / WIDTH) ** 2))
     return found
-
-
-def _elsewhere() -> list[Claim]:
-    """Claims that need nonlinear networks."""
-    return [
-        Claim(
-            PAPER,
-            claim,
-            source,
-            NAN,
-            NAN,
-            NAN,
-            "not run",
-            "needs long training of nonlinear networks, which this command does not do",
-        )
-        for claim, source in (
-            (
-                "ReLU-power networks on the circle: hard targets speed up to t^-2 beta/(1 + beta), easy ones do not",
-                "agreement",
-            ),
-            ("CNN on images: alpha and beta of the initial tangent kernel predict the lazy curve", "agreement"),
-        )
-    ]
