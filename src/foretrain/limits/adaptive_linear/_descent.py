@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foretrain.limits._compile import compiled
 from foretrain.limits.adaptive_linear._flow import CHUNK, Filters, Path
-from foretrain.limits.linear._compile import compiled
 
 
 def descent(x, filters: Filters, rate: float, steps: int) -> Path:

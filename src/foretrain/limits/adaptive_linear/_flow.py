@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foretrain.limits._compile import compiled
 from foretrain.limits.adaptive_linear._clock import STENCIL
-from foretrain.limits.linear._compile import compiled
 
 NEWTON = 6
 # Rows of the clock that one call of a program makes.

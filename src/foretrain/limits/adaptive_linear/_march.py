@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foretrain.limits._compile import compiled
 from foretrain.limits.adaptive_linear._scene import Case
 from foretrain.limits.linear import SpectralMeasure, index_nodes, power_law_measure, spectral_measure
-from foretrain.limits.linear._compile import compiled
 from foretrain.tasks import PowerLawSpectrum, Spectrum
 
 # Lengths of compiled programs.

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foretrain.limits._compile import compiled
 from foretrain.limits.adaptive_linear._clock import SMALL, STENCIL, Clock, far_moments, near_moments
 from foretrain.limits.adaptive_linear._flow import Filters, Path, in_chunks, solve_gain
-from foretrain.limits.linear._compile import compiled
 
 # The loss at the end of a step and the gain there depend on each other weakly: the loss's own part is solved exactly.
 PASSES = 3

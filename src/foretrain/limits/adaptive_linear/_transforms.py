@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
 
+from foretrain.limits._compile import compiled
 from foretrain.limits.adaptive_linear._contour import Contour
 from foretrain.limits.linear import SpectralMeasure
-from foretrain.limits.linear._compile import compiled
 from foretrain.limits.linear._kappa import follow_rays
 from foretrain.limits.linear._pairs import correlation
 

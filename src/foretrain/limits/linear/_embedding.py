@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from foretrain.limits._compile import compiled
 from foretrain.limits.linear import _contour as contour
-from foretrain.limits.linear._compile import compiled
 from foretrain.limits.linear._measure import SpectralMeasure, chebyshev_nodes, lagrange_coefficients, node_size
 from foretrain.limits.linear._points import kappa_above_spectrum
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Complex
 
 from foretrain.errors import InvalidInput
-from foretrain.limits.linear._compile import compiled
+from foretrain.limits._compile import compiled
 from foretrain.limits.linear._edge import level_roots, spectral_edge
 from foretrain.limits.linear._kappa import follow_rays, ridge_kappa
 from foretrain.limits.linear._measure import SpectralMeasure, node_size

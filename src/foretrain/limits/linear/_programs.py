@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from foretrain.limits.linear._compile import compiled
+from foretrain.limits._compile import compiled
 from foretrain.limits.linear._kappa import advance, begin, follow_rays, implicit_kappa
 from foretrain.limits.linear._measure import SpectralMeasure
 from foretrain.limits.linear._pairs import points, quadratic_losses

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from foretrain._precision import require_x64
-from foretrain.limits.linear._compile import compiled
+from foretrain.limits._compile import compiled
 from foretrain.limits.linear._kappa import inverse_size, ridge_kappa
 from foretrain.limits.linear._measure import SpectralMeasure
 from foretrain.limits.linear._pairs import ShiftSums, correlation, shifted_correlation

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foretrain.limits._compile import compiled
 from foretrain.limits.linear import _contour as contour
-from foretrain.limits.linear._compile import compiled
 from foretrain.limits.linear._dynamics import Descent
 from foretrain.limits.linear._edge import critical_batch, max_stable_lr, noise_factor, sgd_gain
 from foretrain.limits.linear._kappa import FAR, advance, begin, follow_rays, implicit_kappa
