@@ -53,8 +53,8 @@ def test_claims_are_strict_json():
 
 
 @pytest.mark.long
-def test_dynamical_scaling():
-    claims = run_claims(["08"])
+def test_dynamical_scaling(claims_of):
+    claims = claims_of("08")
     assert {claim.verdict for claim in claims} <= set(VERDICTS)
     by_verdict = {verdict: [c.claim for c in claims if c.verdict == verdict] for verdict in VERDICTS}
     assert by_verdict["not reproduced"] == []
@@ -65,7 +65,7 @@ def test_dynamical_scaling():
 
 
 @pytest.mark.long
-def test_two_point_equivalents():
-    claims = run_claims(["02"])
+def test_two_point_equivalents(claims_of):
+    claims = claims_of("02")
     assert {claim.verdict for claim in claims} == {"reproduced"}
     assert len(claims) == 27

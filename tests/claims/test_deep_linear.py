@@ -2,12 +2,10 @@
 
 import pytest
 
-from foretrain.claims import run_claims
-
 
 @pytest.mark.long
-def test_deep_linear():
-    claims = run_claims(["03"])
+def test_deep_linear(claims_of):
+    claims = claims_of("03")
     verdicts = {claim.claim: claim.verdict for claim in claims}
     corrected = [claim for claim, verdict in verdicts.items() if verdict == "corrected"]
     assert len(corrected) == 1

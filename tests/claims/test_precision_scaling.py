@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from foretrain.claims import VERDICTS, find_paper, run_claims
+from foretrain.claims import VERDICTS, find_paper
 from foretrain.claims import _precision_networks as networks
 from foretrain.claims import _precision_scaling as precision
 
@@ -85,7 +85,7 @@ def test_another_table_is_not_reproduced():
 
 
 @pytest.mark.long
-def test_with_networks():
-    found = run_claims(["04"])
+def test_with_networks(claims_of):
+    found = claims_of("04")
     assert {r.verdict for r in found} <= set(VERDICTS)
     assert sum(not math.isnan(r.measured) for r in found) >= 6
